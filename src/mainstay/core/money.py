@@ -1,0 +1,38 @@
+"""Money is an integer of nano-dollars (`*_nusd`, 1e-9 USD); dollars only where people read it."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+
+from mainstay.core.errors import InvalidInput
+
+NUSD_PER_USD = 1_000_000_000
+
+
+def nusd_from_usd(usd: str | Decimal | int) -> int:
+    """Exact nano-dollars of a decimal amount. Raises InvalidInput for what is no finite amount."""
+    try:
+        amount = Decimal(usd) * NUSD_PER_USD
+    except InvalidOperation as error:
+        raise InvalidInput(f"{usd!r} is no amount in dollars.", fix="Write it like 12.50.") from error
+    if not amount.is_finite():
+        raise InvalidInput(f"{usd!r} is no amount in dollars.", fix="Write it like 12.50.")
+    return int(amount.to_integral_value())
+
+
+def usd_text(nusd: int) -> str:
+    """Exact dollars for machines, without exponent or trailing zeros: `0.0000021`."""
+    text = f"{Decimal(nusd) / NUSD_PER_USD:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def show_usd(nusd: int | None) -> str:
+    """Dollars for people: `$12.40`, `$0.0021`, `–` when unknown."""
+    if nusd is None:
+        return "–"
+    usd = nusd / NUSD_PER_USD
+    if nusd == 0:
+        return "$0"
+    if abs(usd) >= 0.01:
+        return f"${usd:,.2f}"
+    return f"${usd:.2g}" if abs(usd) >= 0.0001 else f"${usd_text(nusd)}"

@@ -1,0 +1,75 @@
+"""Nouns of governance: who calls, what they may do, what is written down about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["viewer", "developer", "admin"]
+
+Permission = Literal[
+    "read",  # look at apps, traces, documents, evaluations
+    "call",  # ask apps and models through the gateway
+    "write",  # sync, apply, promote, roll back, evaluate, replay, ingest telemetry
+    "govern",  # users, keys, audit, retention
+    "public",  # no credentials needed (sign-in page, health)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A caller we know. `id` is `user_…`, `key_…` or `cli:<name>`; `groups` are document labels they may see."""
+
+    id: str
+    name: str
+    kind: Literal["user", "key", "local", "system"]
+    role: Role
+    groups: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A virtual key. The token itself is shown once and stored only as a keyed hash.
+
+    `models`: names the key may ask for (an app, a model, or `*`); None means all.
+    `budget_nusd`: hard limit per `budget_window`; None means unlimited.
+    """
+
+    id: str
+    name: str
+    prefix: str
+    token_hash: str
+    role: Role
+    models: tuple[str, ...] | None
+    groups: frozenset[str]
+    budget_nusd: int | None
+    budget_window: Literal["day", "month", "total"]
+    requests_per_minute: int | None
+    created_at_us: int
+    expires_at_us: int | None
+    revoked_at_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    id: str
+    email: str
+    name: str
+    role: Role
+    created_at_us: int
+    disabled_at_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One row of the audit log. `hash` covers every field and the previous row's hash."""
+
+    sequence: int
+    at_us: int
+    actor: str
+    action: str
+    target: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    previous_hash: str = ""
+    hash: str = ""

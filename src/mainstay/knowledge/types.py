@@ -1,0 +1,124 @@
+"""Nouns of knowledge: documents, immutable versions, chunks with character spans, corpus snapshots.
+
+All offsets are Unicode code points of the version's canonical text, half open `[start, end)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PageSpan:
+    """Page `number` (from 1) covers text[start:end]."""
+
+    number: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading at text[start:end]; level 1 is the outermost."""
+
+    level: int
+    title: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedText:
+    """Canonical text (NFC, `\\n` line ends, no trailing spaces) with its map of pages and headings."""
+
+    title: str
+    text: str
+    pages: tuple[PageSpan, ...]
+    headings: tuple[Heading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentVersion:
+    """An immutable version of a document. `id` is the digest of its canonical text, map and parser fingerprint.
+
+    `uri` is the path within the corpus source, e.g. `policies/leave.docx`; `number` counts versions of that
+    uri in that corpus from 1. `labels` say which groups may see it; empty means everyone.
+    """
+
+    id: str
+    corpus: str
+    uri: str
+    number: int
+    title: str
+    media_type: str
+    source_digest: str
+    source_bytes: int
+    text: str
+    pages: tuple[PageSpan, ...]
+    headings: tuple[Heading, ...]
+    labels: frozenset[str]
+    created_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of one version: `text == version.text[start:end]`. `id` is a digest of (version, start, end)."""
+
+    id: str
+    version_id: str
+    ordinal: int
+    start: int
+    end: int
+    page: int | None
+    heading_path: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A set of document versions and the fingerprint of the pipeline that made them; immutable.
+
+    `id` is the digest of (entries, fingerprint): the same documents give the same snapshot.
+    `number` counts the snapshots of the corpus from 1 in order of creation.
+    """
+
+    id: str
+    corpus: str
+    number: int
+    entries: Mapping[str, str]
+    """uri → version id"""
+    fingerprint: str
+    created_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailedDocument:
+    uri: str
+    reason: str
+    fix: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What a sync found. `snapshot` equals the previous one when nothing changed (`created` is False)."""
+
+    corpus: str
+    snapshot: Snapshot
+    created: bool
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    unchanged: int
+    failed: tuple[FailedDocument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDiff:
+    """From one snapshot to another; `changed` maps uri → (old version id, new version id)."""
+
+    old: Snapshot
+    new: Snapshot
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: Mapping[str, tuple[str, str]]
