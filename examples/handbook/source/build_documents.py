@@ -16,7 +16,7 @@ import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 from xml.sax.saxutils import escape
@@ -26,20 +26,26 @@ from reportlab.lib import colors
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
-from reportlab.platypus import Flowable, PageBreak, Paragraph, SimpleDocTemplate, Spacer, Table
+from reportlab.platypus import (
+    Flowable,
+    KeepTogether,
+    PageBreak,
+    Paragraph,
+    SimpleDocTemplate,
+    Spacer,
+    Table,
+)
 
 SOURCE = Path(__file__).resolve().parent
 KNOWLEDGE = SOURCE.parent / "knowledge"
 COMPANY = "Tarnholm Line"
-FIXED_TIME = datetime(2025, 5, 5, 9, 0, 0)
+FIXED_TIME = datetime(2025, 5, 5, 9, 0, 0, tzinfo=UTC)
 
 BODY = ParagraphStyle("body", fontName="Times-Roman", fontSize=11.5, leading=16, spaceAfter=7)
 CELL = ParagraphStyle("cell", fontName="Times-Roman", fontSize=10, leading=13)
 TITLE = ParagraphStyle("title", fontName="Helvetica-Bold", fontSize=28, leading=36, spaceAfter=10)
 HEADINGS = {
-    1: ParagraphStyle(
-        "h1", fontName="Helvetica-Bold", fontSize=17, leading=22, spaceAfter=9, keepWithNext=1
-    ),
+    1: ParagraphStyle("h1", fontName="Helvetica-Bold", fontSize=17, leading=22, spaceAfter=9, keepWithNext=1),
     2: ParagraphStyle(
         "h2",
         fontName="Helvetica-Bold",
@@ -50,13 +56,6 @@ HEADINGS = {
         keepWithNext=1,
     ),
 }
-
-
-class WholeParagraph(Paragraph):
-    """A paragraph that moves to the next page as a whole, so that no sentence is cut."""
-
-    def split(self, width: float, height: float) -> list[Flowable]:
-        return []
 
 
 @dataclass(frozen=True)
@@ -102,11 +101,11 @@ def pdf_table(block: Block, width: float) -> Table:
 
 
 def pdf_flowables(block: Block, width: float) -> list[Flowable]:
-    """The page elements for one block; each chapter starts on a new page."""
+    """The page elements for one block; a chapter starts on a new page and no paragraph is cut."""
     if block.kind == "table":
         return [Spacer(1, 4), pdf_table(block, width), Spacer(1, 10)]
     if block.kind == "paragraph":
-        return [WholeParagraph(escape(block.text), BODY)]
+        return [KeepTogether([Paragraph(escape(block.text), BODY)])]
     heading = Paragraph(escape(block.text), HEADINGS[block.level])
     return [PageBreak(), heading] if block.level == 1 else [heading]
 
