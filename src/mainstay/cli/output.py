@@ -1,0 +1,78 @@
+"""How commands speak: data to stdout (a table, or JSON with `--json`), talk to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mainstay.core.secret import Secret
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def emit(data: Any, as_json: bool, render: Callable[[], None]) -> None:
+    """Print `data` as JSON, or call `render` for people."""
+    if as_json:
+        sys.stdout.write(orjson.dumps(data, default=_plain, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        render()
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, frozenset | set):
+        return sorted(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Secret):
+        return "***"
+    if hasattr(value, "items"):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+    """A plain table; a leading `>` in a column's name right-aligns it. `empty` says what to do when none."""
+    shown = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for name in columns:
+        shown.add_column(
+            name.removeprefix(">"), justify="right" if name.startswith(">") else "left", overflow="fold"
+        )
+    count = 0
+    for row in rows:
+        shown.add_row(*("–" if cell is None else str(cell) for cell in row))
+        count += 1
+    if count:
+        out.print(shown)
+    else:
+        err.print(empty, markup=False)
+
+
+def progress_bar(label: str) -> Progress:
+    """A bar on stderr that counts items; gone when done."""
+    return Progress(
+        TextColumn(f"{label} [progress.description]{{task.description}}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+    )
+
+
+def say(message: str) -> None:
+    """Talk for people, on stderr, as it stands."""
+    err.print(message, markup=False)
