@@ -73,3 +73,17 @@ class AuditEntry:
     detail: Mapping[str, Any] = field(default_factory=dict)
     previous_hash: str = ""
     hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditVerdict:
+    """What checking the audit log found. `rows` were read; `first_bad_sequence` is where trust ends.
+
+    `signed` says whether the checkpoint's signature was checked; without the master key it cannot be.
+    """
+
+    ok: bool
+    rows: int
+    first_bad_sequence: int | None
+    reason: str
+    signed: bool = False
