@@ -226,13 +226,13 @@ def select_users(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> t
     return tuple(User(*row) for row in connection.execute(query))
 
 
-def update_user(connection: sa.Connection, user_id: str, **values: object) -> bool:
-    return connection.execute(users.update().where(users.c.id == user_id).values(**values)).rowcount == 1
+def update_user(connection: sa.Connection, user_id: str, **values: object) -> None:
+    connection.execute(users.update().where(users.c.id == user_id).values(**values))
 
 
-def other_admin_exists(connection: sa.Connection, user_id: str) -> bool:
-    others = (users.c.role == "admin") & users.c.disabled_at_us.is_(None) & (users.c.id != user_id)
-    return connection.scalar(sa.select(users.c.id).where(others).limit(1)) is not None
+def admin_exists(connection: sa.Connection) -> bool:
+    admins = (users.c.role == "admin") & users.c.disabled_at_us.is_(None)
+    return connection.scalar(sa.select(users.c.id).where(admins).limit(1)) is not None
 
 
 def password_hash_of(connection: sa.Connection, email: str) -> tuple[User, str | None] | None:
@@ -288,6 +288,11 @@ def mark_session_ended(connection: sa.Connection, token_hash: str, at_us: int) -
     ended = sessions.update().where(live).values(ended_at_us=at_us).returning(sessions.c.user_id)
     user_id: str | None = connection.scalar(ended)
     return user_id
+
+
+def end_sessions_of(connection: sa.Connection, user_id: str, at_us: int) -> None:
+    theirs = (sessions.c.user_id == user_id) & sessions.c.ended_at_us.is_(None)
+    connection.execute(sessions.update().where(theirs).values(ended_at_us=at_us))
 
 
 def delete_stale_sessions(connection: sa.Connection, before_us: int) -> None:

@@ -42,6 +42,7 @@ class UserStore:
         refuse_escalation(actor, role)
         password_hash = None if password is None else self._hash(password)
         with self._db.begin() as connection:
+            store.lock_audit(connection)  # two people of one address must come one after the other
             if not store.insert_user(connection, user, password_hash):
                 raise Conflict(
                     f"There is already a user {user.email}.", fix="Use another address, or change that user."
@@ -75,7 +76,7 @@ class UserStore:
         return self.get(user_id)
 
     def set_password(self, actor: Identity, user_id: str, password: str) -> None:
-        """Raises NotFound, InvalidInput for a short password."""
+        """Ends every session of the user. Raises NotFound, InvalidInput for a short password."""
         self._change(actor, user_id, "user.password_changed", {}, password_hash=self._hash(password))
 
     def disable(self, actor: Identity, user_id: str) -> User:
@@ -100,11 +101,14 @@ class UserStore:
         self, actor: Identity, user_id: str, action: str, facts: dict[str, object], **values: object
     ) -> None:
         with self._db.begin() as connection:
-            if not store.update_user(connection, user_id, **values):
+            store.lock_audit(connection)  # two admins who demote each other must come one after the other
+            before = store.select_users(connection, store.users.c.id == user_id)
+            if not before:
                 _no_user(user_id)
-            # Looked at after the change: what counts is whether an admin is left.
-            loses_admin = values.get("role") in ("viewer", "developer") or "disabled_at_us" in values
-            if loses_admin and not store.other_admin_exists(connection, user_id):
+            store.update_user(connection, user_id, **values)
+            if "password_hash" in values:
+                store.end_sessions_of(connection, user_id, self._clock())
+            if before[0].role == "admin" and not store.admin_exists(connection):
                 raise Conflict("This is the last admin.", fix="Make another user admin first.")
             append_audit(connection, actor, action, user_id, facts, at_us=self._clock())
             bump_change_counter(connection)
