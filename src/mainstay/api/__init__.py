@@ -1,1 +1,17 @@
-"""api."""
+"""HTTP for programs: the control plane under `/api/v1`, OTLP ingest, metrics, health."""
+
+from fastapi import APIRouter
+
+from mainstay.api import apps, evaluations, health, knowledge, people, traces
+from mainstay.api.access import API_ROUTE_CLASS, Access
+
+
+def router() -> APIRouter:
+    """Every control-plane route; each declares the permission it needs (`Access`)."""
+    whole = APIRouter(route_class=API_ROUTE_CLASS)
+    for part in (health, apps, knowledge, traces, evaluations, people):
+        whole.include_router(part.router)
+    return whole
+
+
+__all__ = ["Access", "router"]

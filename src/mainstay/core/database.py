@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from mainstay.core.errors import ConfigError
+from mainstay.core.errors import ConfigError, MissingExtra
 
 metadata = sa.MetaData(
     naming_convention={
@@ -41,7 +41,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = _driver_url(url)
-        self.engine = sa.create_engine(self.url, **_pool_options(self.url))
+        self.engine = _engine(self.url)
         self.dialect: str = self.engine.dialect.name
         if self.dialect == "sqlite":
             sa.event.listen(self.engine, "connect", _tune_sqlite)
@@ -95,6 +95,13 @@ def read_change_counter(database: Database) -> int:
 
 def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
+
+
+def _engine(url: str) -> sa.Engine:
+    try:
+        return sa.create_engine(url, **_pool_options(url))
+    except ModuleNotFoundError as error:
+        raise MissingExtra("A control database on PostgreSQL", "postgres") from error
 
 
 def _driver_url(url: str) -> str:

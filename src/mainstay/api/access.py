@@ -1,0 +1,131 @@
+"""The one choke point of the HTTP API: who calls, may they, and how errors are told."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from mainstay.core.errors import InvalidInput, MainstayError, PermissionDenied
+from mainstay.core.jsonable import dumps
+from mainstay.govern import Identity, Permission, require
+from mainstay.services import SESSION_COOKIE, Services
+
+log = logging.getLogger(__name__)
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    return Response(dumps(value), status_code=status, media_type="application/json")
+
+
+def services_of(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+class Access:
+    """A dependency giving the caller's `Identity`; a route without one does not start.
+
+    A key comes as `Authorization: Bearer`; a browser's session cookie works too, but then a change
+    must carry the session's token in `x-csrf-token`, which another site cannot read.
+    """
+
+    def __init__(self, permission: Permission) -> None:
+        self.permission = permission
+
+    async def __call__(self, request: Request) -> Identity | None:
+        identity = await run_in_threadpool(self._identify, request)
+        require(identity, self.permission)
+        return identity
+
+    def _identify(self, request: Request) -> Identity | None:
+        services = services_of(request)
+        token = bearer_token(request)
+        if token is not None:
+            return services.gateway.identify(token)
+        cookie = request.cookies.get(SESSION_COOKIE)
+        if cookie is None:
+            return None
+        identity = services.sessions.identity(cookie)
+        if identity is not None and request.method not in ("GET", "HEAD"):
+            expected = services.sessions.csrf_token(cookie)
+            if not hmac.compare_digest(request.headers.get("x-csrf-token", "").encode(), expected.encode()):
+                raise PermissionDenied(
+                    "This change came with a session cookie but without its x-csrf-token.",
+                    fix="Programs send an API key as `Authorization: Bearer ms-…` instead of a cookie.",
+                )
+        return identity
+
+
+def bearer_token(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+Public = Annotated[Identity | None, Depends(Access("public"))]
+Reader = Annotated[Identity, Depends(Access("read"))]
+Writer = Annotated[Identity, Depends(Access("write"))]
+Governor = Annotated[Identity, Depends(Access("govern"))]
+Parts = Annotated[Services, Depends(services_of)]
+
+
+def declared_permission(route: APIRoute) -> Permission | None:
+    """The permission a route asks for, wherever it stands among its dependencies."""
+    for dependency in route.dependant.dependencies:
+        if isinstance(dependency.call, Access):
+            return dependency.call.permission
+    return None
+
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class ApiRoute(APIRoute):
+    """A route whose errors are JSON bodies, and which does not start without a declared permission."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if declared_permission(self) is None:
+            raise RuntimeError(f"the route {self.path} declares no permission")
+
+    def get_route_handler(self) -> Handler:
+        handler = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except RequestValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"])
+                return error_response(InvalidInput(f"{where}: {first['msg']}.", fix="See /api/openapi.json."))
+            except MainstayError as error:
+                return error_response(error)
+            except Exception as error:  # the boundary of a request: record, then give an id to find it by
+                shown = MainstayError("The server failed.", fix="Its log has the reason under this error id.")
+                log.exception("%s failed, %s: %s", request.url.path, shown.error_id, type(error).__name__)
+                return error_response(shown)
+
+        return answer
+
+
+API_ROUTE_CLASS = ApiRoute
+
+
+def error_response(error: MainstayError) -> Response:
+    """`{"error": {message, type, code, fix, error_id, …}}` with the error's status."""
+    body = {
+        "message": error.message,
+        "type": error.type,
+        "code": error.code,
+        "fix": error.fix,
+        "error_id": error.error_id,
+        **error.detail,
+    }
+    return json_response({"error": body}, error.status)

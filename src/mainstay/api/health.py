@@ -1,0 +1,34 @@
+"""`/healthz`, `/readyz`, `/metrics`: for the machines that watch this one."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from mainstay import __version__
+from mainstay.api.access import API_ROUTE_CLASS, Parts, Public, Reader, json_response
+from mainstay.core.database import read_change_counter
+
+router = APIRouter(route_class=API_ROUTE_CLASS, tags=["health"])
+
+
+@router.get("/healthz")
+def alive(_: Public) -> Response:
+    """The process answers."""
+    return json_response({"status": "ok", "version": __version__})
+
+
+@router.get("/readyz")
+def ready(services: Parts, _: Public) -> Response:
+    """200 when the database answers and the serving snapshot is fresh, else 503 with the reason."""
+    read_change_counter(services.database)
+    failure = services.gateway.snapshot_failure
+    if failure is not None:
+        return json_response({"status": "stale", "reason": failure.reason}, 503)
+    return json_response({"status": "ready", "snapshot": services.gateway.snapshot_id})
+
+
+@router.get("/metrics")
+def metrics(services: Parts, _: Reader) -> Response:
+    """Prometheus text; scrape with a viewer key as bearer token."""
+    return Response(services.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

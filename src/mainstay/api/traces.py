@@ -1,0 +1,105 @@
+"""Traces: OTLP ingest, lists, one trace, its citations, replay."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from mainstay.api.access import API_ROUTE_CLASS, Parts, Reader, Writer, json_response
+from mainstay.core.errors import NotFound, TooLarge
+from mainstay.observe import Attr, Span, TraceFilter, otlp, waterfall
+from mainstay.services import Services, replay_trace
+
+router = APIRouter(route_class=API_ROUTE_CLASS, tags=["traces"])
+
+
+class Replay(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    on: str
+    """An app release, e.g. `handbook-bot@r2`."""
+
+
+@router.post("/v1/traces")
+async def ingest(request: Request, services: Parts, _: Writer) -> Response:
+    """OTLP/HTTP, protobuf or JSON. Answered only when the spans are in the synced spool."""
+    body = await _bounded_body(request, services.settings.body_limit_mb << 20)
+    content_type = request.headers.get("content-type", "application/x-protobuf")
+    decoded = await run_in_threadpool(
+        otlp.decode, body, content_type, request.headers.get("content-encoding")
+    )
+
+    def keep() -> None:
+        services.recorder.record(list(decoded.spans))
+        services.recorder.flush()
+
+    await run_in_threadpool(keep)
+    answer = otlp.partial_success(decoded.rejected, content_type)
+    return Response(answer.body, media_type=answer.content_type)
+
+
+async def _bounded_body(request: Request, limit: int) -> bytes:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise TooLarge(
+                f"The body is larger than {limit >> 20} MiB.",
+                fix="Send smaller batches, or raise body_limit_mb.",
+            )
+    return bytes(body)
+
+
+@router.get("/api/v1/traces")
+def list_traces(
+    services: Parts,
+    _: Reader,
+    app: str | None = None,
+    release: int | None = None,
+    model: str | None = None,
+    status: Literal["ok", "error"] | None = None,
+    text: str | None = None,
+    before: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> Response:
+    """Newest first; pass the last trace id as `before` for the next page."""
+    wanted = TraceFilter(app=app, release=release, model=model, status=status, text=text)
+    rows = services.traces.list(wanted, before, limit)
+    return json_response({"traces": rows, "next": rows[-1].trace_id if len(rows) == limit else None})
+
+
+def _spans(services: Services, trace_id: str) -> list[Span]:
+    spans = services.traces.get(trace_id)
+    if not spans:
+        raise NotFound(
+            f"No trace has the id {trace_id}.", fix="Traces are readable about a second after the answer."
+        )
+    return spans
+
+
+@router.get("/api/v1/traces/{trace_id}")
+def get_trace(trace_id: str, services: Parts, _: Reader) -> Response:
+    """All spans of a trace, in the order of its waterfall."""
+    return json_response(
+        {"trace_id": trace_id, "spans": [row.span for row in waterfall(_spans(services, trace_id))]}
+    )
+
+
+@router.get("/v1/traces/{trace_id}/citations")
+def citations(trace_id: str, services: Parts, _: Reader) -> Response:
+    """Document, version, page, character span, quote and score of each citation of the answer."""
+    found: list[object] = []
+    for span in _spans(services, trace_id):
+        listed = span.attributes.get(Attr.CITATIONS)
+        if span.parent_id is None and isinstance(listed, list):
+            found = listed
+    return json_response({"trace_id": trace_id, "citations": found})
+
+
+@router.post("/api/v1/traces/{trace_id}/replay")
+async def replay(trace_id: str, wish: Replay, services: Parts, actor: Writer) -> Response:
+    """Ask the recorded question again on another release."""
+    return json_response(await replay_trace(services, actor, trace_id, wish.on))

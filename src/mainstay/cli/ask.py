@@ -1,0 +1,116 @@
+"""`mainstay ask`: one question to an app or a model, the answer streamed, with its citations."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import aiohttp
+import orjson
+import typer
+
+from mainstay.cli.output import JsonFlag, emit, out, say
+from mainstay.cli.server import RunningServer
+from mainstay.core.config import load_settings
+from mainstay.core.errors import MainstayError, Unavailable
+from mainstay.services import running_server
+
+
+class AskFailed(MainstayError):
+    """The server answered with an error; the message is the server's."""
+
+    status, code = 502, "ask_failed"
+
+
+def ask(
+    model: Annotated[str, typer.Argument(help="An app (my-bot, my-bot@dev, my-bot@r2) or a model name.")],
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    json: JsonFlag = False,
+) -> None:
+    """Ask an app or a model. Uses the running server, or starts one for this question."""
+    with endpoint() as (base_url, key):
+        final = asyncio.run(_stream(base_url, key, model, question, show=not json))
+    emit(final, json, lambda: render_extension(final.get("mainstay") or {}, base_url))
+
+
+@contextmanager
+def endpoint() -> Iterator[tuple[str, str]]:
+    """(base URL, key) of the running server, else of one that lives as long as this command."""
+    settings = load_settings()
+    found = running_server(settings)
+    if found is not None:
+        yield found
+        return
+    quiet = load_settings({"port": 0})
+    with RunningServer(quiet) as server:
+        yield server.base_url, server.key
+
+
+async def _stream(base_url: str, key: str, model: str, question: str, show: bool) -> dict[str, Any]:
+    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": question}]}
+    text, final = "", {}
+    timeout = aiohttp.ClientTimeout(total=600)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.post(
+                f"{base_url}/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"}
+            ) as response,
+        ):
+            if response.status != 200:
+                raise _failure(orjson.loads(await response.read()))
+            async for event in sse_events(response.content):
+                if "error" in event:
+                    raise _failure(event)
+                for choice in event.get("choices", []):
+                    piece = (choice.get("delta") or {}).get("content") or ""
+                    text += piece
+                    if show:
+                        out.print(piece, end="", markup=False)
+                final = event if event.get("mainstay") else final
+    except aiohttp.ClientError as error:
+        raise Unavailable(
+            f"The server at {base_url} did not answer: {error}.", fix="Start it: mainstay up"
+        ) from error
+    if show:
+        out.print()
+    return {"text": text, "mainstay": final.get("mainstay")}
+
+
+async def sse_events(content: aiohttp.StreamReader) -> AsyncIterator[dict[str, Any]]:
+    """Server-sent events as JSON objects; comments and `[DONE]` are skipped."""
+    async for line in content:
+        data = line.strip().removeprefix(b"data: ")
+        if line.startswith(b"data: ") and data != b"[DONE]":
+            yield orjson.loads(data)
+
+
+def _failure(body: dict[str, Any]) -> AskFailed:
+    error = body.get("error") or {}
+    fix = (error.get("mainstay") or {}).get("fix")
+    return AskFailed(str(error.get("message") or body), fix=fix)
+
+
+def render_extension(extension: dict[str, Any], base_url: str) -> None:
+    """Citations, then one line of facts: who answered, cost, latency, trace link."""
+    for c in extension.get("citations") or []:
+        where = f"page {c['page']}" if c.get("page") else " › ".join(c.get("heading") or ()) or "text"
+        out.print(
+            f"  [{c['number']}] {c['document']} v{c['version']}, {where}: “{' '.join(c['quote'].split())}”",
+            markup=False,
+        )
+    grounding = extension.get("grounding") or {}
+    if grounding.get("removed"):
+        say(f"  removed as unsupported: {len(grounding['removed'])} sentence(s)")
+    release = f"{extension['app']}@r{extension['release']} · " if extension.get("app") else ""
+    cost = extension.get("cost_usd")
+    facts = f"{extension.get('answered_by')} · {'cost unknown' if cost is None else '$' + str(cost)}"
+    out.print(f"  {release}{facts} · {extension.get('latency_ms', 0):.0f} ms", markup=False)
+    if extension.get("trace_id"):
+        out.print(
+            f"  {os.environ.get('MAINSTAY_PUBLIC_URL', base_url)}/traces/{extension['trace_id']}",
+            markup=False,
+        )

