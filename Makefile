@@ -26,7 +26,7 @@ lint: .venv/.dev  ## style, types, import rules
 format: .venv/.dev
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: .venv/.demo .venv/.models  ## measure, print a table, write benchmarks/results.json
+bench: .venv/.dev .venv/.models  ## measure, print a table, write benchmarks/results.json
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 requirements: .venv/.uv  ## pin the dependencies of pyproject.toml anew
