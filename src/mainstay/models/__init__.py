@@ -1,1 +1,86 @@
-"""models."""
+"""Models: one way to call any of them, local or remote; their names, prices, and installation.
+
+`Catalog.resolve(name)` gives a `Target`; `target.provider.stream(call, deadline_s)` gives deltas; closing
+that generator cancels the call. `install` keeps local models in the models folder.
+"""
+
+from mainstay.models import install
+from mainstay.models.catalog import Catalog
+from mainstay.models.config import ModelsConfig, ProviderConfig, Route, read_models_config
+from mainstay.models.errors import (
+    ContextTooLong,
+    EngineFailed,
+    ProviderAuthFailed,
+    ProviderBadRequest,
+    ProviderError,
+    ProviderModelMissing,
+    ProviderQuotaExhausted,
+    ProviderRateLimited,
+    ProviderStreamBroken,
+    ProviderTimeout,
+    ProviderUnreachable,
+    UnknownModel,
+)
+from mainstay.models.prices import cost_nusd, price_of, worst_case_nusd
+from mainstay.models.tokens import count_message_tokens, count_tokens, estimate_usage
+from mainstay.models.types import (
+    ChatCall,
+    ChatMessage,
+    ChatProvider,
+    Delta,
+    EngineSettings,
+    FinishReason,
+    InstalledModel,
+    ModelInfo,
+    Price,
+    PriceTier,
+    SentenceSelector,
+    SourcePassage,
+    Target,
+    Usage,
+)
+from mainstay.models.vendors import VENDORS, ollama_available, ollama_models
+
+__all__ = [
+    "VENDORS",
+    "Catalog",
+    "ChatCall",
+    "ChatMessage",
+    "ChatProvider",
+    "ContextTooLong",
+    "Delta",
+    "EngineFailed",
+    "EngineSettings",
+    "FinishReason",
+    "InstalledModel",
+    "ModelInfo",
+    "ModelsConfig",
+    "Price",
+    "PriceTier",
+    "ProviderAuthFailed",
+    "ProviderBadRequest",
+    "ProviderConfig",
+    "ProviderError",
+    "ProviderModelMissing",
+    "ProviderQuotaExhausted",
+    "ProviderRateLimited",
+    "ProviderStreamBroken",
+    "ProviderTimeout",
+    "ProviderUnreachable",
+    "Route",
+    "SentenceSelector",
+    "SourcePassage",
+    "Target",
+    "UnknownModel",
+    "Usage",
+    "cost_nusd",
+    "count_message_tokens",
+    "count_tokens",
+    "estimate_usage",
+    "install",
+    "ollama_available",
+    "ollama_models",
+    "price_of",
+    "read_models_config",
+    "worst_case_nusd",
+]

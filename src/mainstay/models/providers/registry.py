@@ -1,0 +1,32 @@
+"""The registry of provider kinds that are reached over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from mainstay.core.registry import Registry
+from mainstay.core.secret import Secret
+from mainstay.models.types import ChatProvider
+
+
+@dataclass(frozen=True, slots=True)
+class HttpProviderSettings:
+    """Where a provider is and how patient we are.
+
+    `max_tokens_field`: what the vendor calls the limit of output tokens. `idle_timeout_s`: longest silence
+    between two events once the answer has begun.
+    """
+
+    name: str
+    base_url: str
+    api_key: Secret | None = None
+    max_tokens_field: str = "max_tokens"
+    connect_timeout_s: float = 5.0
+    idle_timeout_s: float = 30.0
+
+
+PROVIDER_KINDS: Final[Registry[Callable[[HttpProviderSettings], ChatProvider]]] = Registry(
+    "provider kind", "mainstay.providers"
+)
