@@ -5,8 +5,11 @@ All offsets are Unicode code points of the version's canonical text, half open `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
+
+from mainstay.core.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Chunk:
 class Snapshot:
     """A set of document versions and the fingerprint of the pipeline that made them; immutable.
 
-    `id` is the digest of (entries, fingerprint): the same documents give the same snapshot.
+    `id` is the digest of (corpus, entries, fingerprint): the same documents give the same snapshot.
     `number` counts the snapshots of the corpus from 1 in order of creation.
     """
 
@@ -94,6 +97,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class FailedDocument:
+    """A document that is not in the snapshot: why, and how to mend it."""
+
     uri: str
     reason: str
     fix: str | None
@@ -101,7 +106,11 @@ class FailedDocument:
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What a sync found. `snapshot` equals the previous one when nothing changed (`created` is False)."""
+    """What a sync found, against the head before it.
+
+    `snapshot` equals the previous one when nothing changed. `created` is False then, and also when the
+    source went back to the content of an older snapshot, to which the head then moves.
+    """
 
     corpus: str
     snapshot: Snapshot
@@ -122,3 +131,50 @@ class SnapshotDiff:
     added: tuple[str, ...]
     removed: tuple[str, ...]
     changed: Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSettings:
+    """Largest chunk in code points: of running text, and of documents that are one table (CSV).
+
+    One unit that cannot be cut well (a long sentence or row) is cut at a space, so no chunk is longer.
+    """
+
+    target_chars: int = 800
+    table_target_chars: int = 400
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("target_chars", self.target_chars),
+            ("table_target_chars", self.table_target_chars),
+        ):
+            if not 50 <= value <= 20_000:
+                raise InvalidInput(f"Chunk setting {name} is {value}.", fix="Use 50 to 20000 characters.")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One document of a source. `read` returns its bytes; OSError or MainstayError from it fail that document."""
+
+    uri: str
+    size_bytes: int
+    labels: frozenset[str]
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceListing:
+    """Everything a source holds now, sorted by uri, and what it could not offer."""
+
+    files: tuple[SourceFile, ...]
+    failed: tuple[FailedDocument, ...] = ()
+
+
+class Source(Protocol):
+    """Where documents come from. A source that cannot be reached raises; it never lists as empty."""
+
+    def list(self) -> SourceListing: ...
+
+
+Progress = Callable[[int, int, str], None]
+"""Called as progress(done, total, uri) after each document."""
