@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from mainstay.guard.types import Policy
+from mainstay.knowledge.types import SnapshotDiff
 from mainstay.models.types import ChatMessage
 from mainstay.retrieval.types import RetrievalSettings
 
@@ -71,8 +72,11 @@ class Environment:
 class RenderablePrompt(Protocol):
     """A typed, sandboxed prompt template; delivery/prompts.py makes them."""
 
-    name: str
-    digest: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
 
     def render(self, variables: Mapping[str, Any]) -> tuple[ChatMessage, ...]: ...
 
@@ -106,3 +110,23 @@ class Change:
 class Plan:
     changes: tuple[Change, ...]
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyReport:
+    """What an apply did. `releases` are the new ones; `moved` the pointers that moved. Both empty: no change."""
+
+    releases: tuple[Release, ...]
+    changes: tuple[Change, ...]
+    moved: tuple[Environment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseDiff:
+    """From release `a` to release `b` of an app: what differs, with text diffs; `corpus` when both have one."""
+
+    app: str
+    a: int
+    b: int
+    changes: tuple[Change, ...]
+    corpus: SnapshotDiff | None = None

@@ -1,0 +1,129 @@
+"""What may stand in `mainstay.yaml`: Pydantic models at this edge, and the JSON Schema that editors use."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+from mainstay.core.config import SPECS
+from mainstay.delivery.types import GenerationSettings
+from mainstay.retrieval.types import RetrievalSettings
+
+_generation = GenerationSettings()
+_retrieval = RetrievalSettings()
+
+AppName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class _Section(BaseModel):
+    # Strict: `top_k: true` is a mistake, not the number 1.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ProviderSection(_Section):
+    """An endpoint that speaks the OpenAI API, such as vLLM, Ollama or a vendor."""
+
+    kind: Literal["openai"] = "openai"
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://")] = Field(
+        description="Base URL with the version, e.g. http://localhost:8000/v1."
+    )
+    api_key_env: Text | None = Field(None, description="Environment variable that holds the key.")
+
+
+class RouteSection(_Section):
+    """Another name for a provider's model."""
+
+    provider: Text = Field(description="A name under `providers`, or a vendor such as openai.")
+    model: Text = Field(description="The provider's own name of the model.")
+
+
+class CorpusSection(_Section):
+    """Documents an app answers from."""
+
+    paths: list[Text] = Field(min_length=1, description="Files and folders, relative to this file.")
+    include: list[Text] = Field(default_factory=list, description="Only files that match one of these globs.")
+    exclude: list[Text] = Field(default_factory=list, description="Not files that match one of these globs.")
+    chunk_chars: int = Field(800, ge=100, le=8000, description="Characters of a chunk, about.")
+    groups: list[Text] = Field(default_factory=list, description="Groups that may see it; empty: everyone.")
+
+
+class RetrievalSection(_Section):
+    """How passages are found."""
+
+    mode: Literal["hybrid", "dense", "lexical"] = _retrieval.mode
+    top_k: int = Field(_retrieval.top_k, ge=1, le=50, description="Passages given to the model.")
+    candidates: int = Field(
+        _retrieval.candidates, ge=1, le=1000, description="Passages looked at by each way."
+    )
+    dense_weight: float = Field(
+        _retrieval.dense_weight, ge=0, le=1, description="0 words only, 1 meaning only."
+    )
+    answerable_min: float = Field(
+        _retrieval.answerable_min, ge=0, le=1, description="Below this the app says the sources do not say."
+    )
+
+
+class GenerationSection(_Section):
+    """How the model writes."""
+
+    temperature: float = Field(_generation.temperature, ge=0, le=2)
+    max_tokens: int = Field(_generation.max_tokens, ge=1, le=131072, description="Longest answer.")
+    seed: int | None = Field(_generation.seed, description="Null: a different answer each time.")
+    deadline_s: float = Field(
+        _generation.deadline_s, gt=0, le=3600, description="Seconds a request may take."
+    )
+    cache: bool = Field(_generation.cache, description="Give the stored answer to the same question.")
+
+
+class AppSection(_Section):
+    """An app: what clients name as their model."""
+
+    prompt: Text = Field(description="A name under `prompts`, or a path such as prompts/answer.md.")
+    model: Text = Field(description="E.g. local/smollm2, openai/gpt-4o-mini, or a name under `models`.")
+    corpus: Text | None = Field(None, description="A name under `knowledge`.")
+    policy: Text | None = Field(
+        None, description="A name under `policies`, or a path such as policies/a.yaml."
+    )
+    retrieval: RetrievalSection = Field(default_factory=lambda: RetrievalSection.model_validate({}))
+    generation: GenerationSection = Field(default_factory=lambda: GenerationSection.model_validate({}))
+
+
+class ProjectFile(_Section):
+    """A Mainstay project: apps and everything they are made of."""
+
+    project: Name = Field(description="Name of the project.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Server settings.")
+    providers: dict[Name, ProviderSection] = Field(default_factory=dict)
+    models: dict[Name, RouteSection] = Field(default_factory=dict, description="Your own names of models.")
+    knowledge: dict[Name, CorpusSection] = Field(default_factory=dict)
+    prompts: dict[Name, Text] = Field(default_factory=dict, description="Prompt files by name.")
+    policies: dict[Name, Text] = Field(default_factory=dict, description="Policy files by name.")
+    datasets: dict[Name, Text] = Field(default_factory=dict, description="Evaluation questions, JSON Lines.")
+    apps: dict[AppName, AppSection] = Field(default_factory=dict)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_section(cls, value: object, info: Any) -> object:
+        """`prompts:` with nothing below it is an empty section."""
+        return {} if value is None and info.field_name != "project" else value
+
+
+def project_schema() -> dict[str, Any]:
+    """JSON Schema of `mainstay.yaml`. Name it in the file's first line for completion in editors:
+
+    `# yaml-language-server: $schema=.mainstay/project.schema.json`
+    """
+    schema = ProjectFile.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "mainstay.yaml"
+    settings = {name: {"description": spec.help} for name, spec in SPECS.items()}
+    schema["properties"]["settings"] = {
+        "type": ["object", "null"],
+        "description": "Server settings.",
+        "additionalProperties": False,
+        "properties": settings,
+    }
+    return schema
