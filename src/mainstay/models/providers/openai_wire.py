@@ -1,6 +1,6 @@
 """The OpenAI chat-completions wire format: requests out, events and errors in. Pure functions.
 
-Source: OpenAI API reference, "Chat" (2026-08), as also spoken by vLLM, SGLang, Ollama, LM Studio, Groq,
+Source: OpenAI API reference, "Chat", as also spoken by vLLM, SGLang, Ollama, LM Studio, Groq,
 Mistral, Together, DeepSeek and OpenRouter. Errors are told apart by status and `error.code`, never by text.
 """
 
@@ -86,6 +86,8 @@ def decode_chunk(event: object) -> Delta | None:
     """As decode_event, from the decoded JSON."""
     if not isinstance(event, dict):
         raise MalformedEvent(f"no JSON object: {str(event)[:80]!r}")
+    if event.get("object") == "error":  # vLLM puts the error's fields at the top
+        event = {"error": event}
     if event.get("error"):
         raise InBandError(_error_status(event["error"]), orjson.dumps(event))
     choices = event.get("choices") or []

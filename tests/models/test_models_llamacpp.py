@@ -1,0 +1,138 @@
+"""The local engine with the real SmolLM2, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from mainstay.models import (
+    Catalog,
+    ChatCall,
+    ChatMessage,
+    ContextTooLong,
+    Delta,
+    EngineFailed,
+    EngineSettings,
+    ModelsConfig,
+    ProviderTimeout,
+    count_tokens,
+)
+from mainstay.models.install import installed
+from mainstay.models.providers import LlamaCpp
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture(scope="module")
+def gguf(models_dir: Path) -> Path:
+    found = [model.weights for model in installed(models_dir) if model.name == "smollm2"]
+    if not found or found[0] is None:
+        pytest.skip("needs the model: mainstay models add smollm2")
+    return found[0]
+
+
+@pytest_asyncio.fixture
+async def engine(gguf: Path) -> AsyncIterator[LlamaCpp]:
+    engine = LlamaCpp(gguf, EngineSettings(threads=1, slots=2, context_tokens=512))
+    yield engine
+    await engine.close()
+
+
+def call(text: str, **more: object) -> ChatCall:
+    settings: dict[str, object] = {"temperature": 0.0, "max_tokens": 12, **more}
+    return ChatCall(model="smollm2", messages=(ChatMessage("user", text),), **settings)  # type: ignore[arg-type]
+
+
+async def collect(engine: LlamaCpp, chat: ChatCall, deadline_s: float = 120.0) -> list[Delta]:
+    return [delta async for delta in engine.stream(chat, deadline_s)]
+
+
+async def test_an_answer_streams_and_its_prompt_is_cached_for_the_next(engine):
+    first = await collect(engine, call("Name three colours of the rainbow."))
+    again = await collect(engine, call("Name three colours of the rainbow."))
+
+    assert "".join(d.text for d in first) == "".join(d.text for d in again) != ""
+    assert first[-1].usage is not None
+    assert again[-1].usage is not None
+    assert first[-1].usage.output_tokens <= 12
+    assert not first[-1].usage.estimated
+    assert again[-1].usage.cached_input_tokens > first[-1].usage.cached_input_tokens
+    assert [d.finish_reason for d in first if d.finish_reason] == ["length"]
+
+
+async def test_a_prompt_beyond_the_context_is_refused(engine):
+    with pytest.raises(ContextTooLong) as caught:
+        await collect(engine, call("word " * 900))
+
+    assert caught.value.status == 400
+
+
+async def test_closing_the_generator_frees_its_slot(gguf):
+    engine = LlamaCpp(gguf, EngineSettings(threads=1, slots=1, context_tokens=2048))
+    endless = call("Count to a million.", max_tokens=2000, extra={"logit_bias": {"2": -100}})
+
+    async with aclosing(engine.stream(endless, 120.0)) as stream:
+        await anext(stream)
+    # The only slot would be taken for some 25 s more, had the generation gone on.
+    after = await collect(engine, call("Hello", max_tokens=2), deadline_s=10.0)
+
+    assert after[-1].usage is not None
+    await engine.close()
+
+
+async def test_a_call_past_its_deadline_times_out_and_is_cancelled(engine):
+    with pytest.raises(ProviderTimeout):
+        await collect(engine, call("Count to a million.", max_tokens=500), deadline_s=0.001)
+
+
+async def test_more_calls_than_slots_all_get_their_answer(engine):
+    answers = await asyncio.gather(*(collect(engine, call(f"Say {n}.", max_tokens=4)) for n in range(5)))
+
+    assert all(deltas[-1].usage is not None for deltas in answers)
+
+
+async def test_closing_the_engine_tells_calls_that_still_wait(gguf):
+    engine = LlamaCpp(gguf, EngineSettings(threads=1, slots=1, context_tokens=512))
+    calls = [asyncio.create_task(collect(engine, call("Count.", max_tokens=60))) for _ in range(3)]
+    await asyncio.sleep(0)
+
+    await engine.close()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert any(isinstance(outcome, EngineFailed) for outcome in outcomes)
+    assert all(isinstance(outcome, list | EngineFailed) for outcome in outcomes)
+
+
+async def test_tokens_are_counted_exactly_once_the_engine_runs(models_dir, gguf):
+    catalog = Catalog(ModelsConfig(), models_dir, {}, EngineSettings(threads=1, slots=1, context_tokens=512))
+    target = catalog.resolve("local/smollm2")
+
+    before = count_tokens("Hello world, 12345", target)
+    await catalog.warm_up("local/smollm2")
+    after = count_tokens("Hello world, 12345", target)
+    await catalog.close()
+
+    assert (before, after) == (18, 9)
+
+
+async def test_a_file_that_is_no_model_is_an_engine_failure(tmp_path):
+    fake = tmp_path / "fake.gguf"
+    fake.write_bytes(b"GGUF but not really")
+    engine = LlamaCpp(fake, EngineSettings())
+
+    with pytest.raises(EngineFailed, match=r"fake\.gguf"):
+        await collect(engine, call("Hello"))
+    await engine.close()
+
+
+async def test_fields_that_could_harm_the_engine_do_not_reach_it(engine):
+    deltas = await collect(
+        engine, call("Hello", max_tokens=2, extra={"grammar": "((", "id_slot": 99, "n": 50})
+    )
+
+    assert deltas[-1].usage is not None

@@ -1,0 +1,323 @@
+"""The OpenAI-compatible provider against a real local HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from mainstay.core.errors import ConfigError
+from mainstay.core.secret import Secret
+from mainstay.models import (
+    ChatCall,
+    ChatMessage,
+    ContextTooLong,
+    Delta,
+    ProviderAuthFailed,
+    ProviderBadRequest,
+    ProviderError,
+    ProviderModelMissing,
+    ProviderQuotaExhausted,
+    ProviderRateLimited,
+    ProviderStreamBroken,
+    ProviderTimeout,
+    ProviderUnreachable,
+    Usage,
+)
+from mainstay.models.providers import HttpProviderSettings, OpenAiCompatible
+from support.openai_server import OpenAiServer, Reply
+
+WIRE = Path(__file__).parents[1] / "wire" / "models"
+
+
+def call(**more: object) -> ChatCall:
+    return ChatCall(model="m", messages=(ChatMessage("user", "Hi there"),), **more)  # type: ignore[arg-type]
+
+
+async def collect(
+    provider: OpenAiCompatible, chat: ChatCall | None = None, deadline_s: float = 5.0
+) -> list[Delta]:
+    return [delta async for delta in provider.stream(chat or call(), deadline_s)]
+
+
+def text_of(deltas: list[Delta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+def usage_of(deltas: list[Delta]) -> Usage | None:
+    return next((delta.usage for delta in deltas if delta.usage is not None), None)
+
+
+def finish_of(deltas: list[Delta]) -> str | None:
+    return next((delta.finish_reason for delta in deltas if delta.finish_reason is not None), None)
+
+
+async def test_an_answer_streams_with_its_finish_and_usage(provider, upstream):
+    deltas = await collect(provider)
+
+    assert [delta.text for delta in deltas if delta.text] == ["Hello", " world"]
+    assert finish_of(deltas) == "stop"
+    assert usage_of(deltas) == Usage(input_tokens=11, output_tokens=3)
+
+
+async def test_a_request_carries_every_setting_and_the_key(provider, upstream):
+    chat = call(
+        max_tokens=9, temperature=0.5, top_p=0.9, stop=("END",), seed=7, extra={"logit_bias": {"1": 2}}
+    )
+
+    await collect(provider, chat)
+
+    seen = upstream.requests[0]
+    assert seen.headers["Authorization"] == "Bearer sk-test-key"
+    assert seen.body == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Hi there"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "stop": ["END"],
+        "seed": 7,
+        "logit_bias": {"1": 2},
+    }
+
+
+async def test_extra_fields_cannot_replace_ours(provider, upstream):
+    await collect(provider, call(extra={"model": "dear", "stream": False, "n": 5, "messages": []}))
+
+    body = upstream.requests[0].body
+    assert (body["model"], body["stream"], len(body["messages"])) == ("m", True, 1)
+    assert "n" not in body
+
+
+async def test_a_vendor_may_name_the_token_limit_otherwise(upstream):
+    settings = HttpProviderSettings("openai", upstream.base_url, max_tokens_field="max_completion_tokens")
+    provider = OpenAiCompatible(settings)
+
+    await collect(provider, call(max_tokens=5))
+    await provider.close()
+
+    assert upstream.requests[0].body["max_completion_tokens"] == 5
+    assert "max_tokens" not in upstream.requests[0].body
+    assert "Authorization" not in upstream.requests[0].headers
+
+
+async def test_usage_is_estimated_when_the_provider_gives_none(provider, upstream):
+    upstream.plays(Reply(usage=None))
+
+    usage = usage_of(await collect(provider))
+
+    assert usage == Usage(input_tokens=2, output_tokens=3, estimated=True)
+
+
+async def test_a_missing_done_after_the_finish_is_fine(provider, upstream):
+    upstream.plays(Reply(done=False))
+
+    assert text_of(await collect(provider)) == "Hello world"
+
+
+async def test_connections_are_used_again(provider, upstream):
+    for _ in range(3):
+        await collect(provider)
+
+    assert len(upstream.sockets) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [
+        (401, {"code": "invalid_api_key"}, ProviderAuthFailed),
+        (403, None, ProviderAuthFailed),
+        (402, None, ProviderQuotaExhausted),
+        (429, {"code": "insufficient_quota"}, ProviderQuotaExhausted),
+        (429, {"code": "rate_limit_exceeded"}, ProviderRateLimited),
+        (400, {"code": "context_length_exceeded"}, ContextTooLong),
+        (400, {"type": "exceed_context_size_error", "code": 400}, ContextTooLong),
+        (413, None, ContextTooLong),
+        (400, {"message": "the number 429 is bad"}, ProviderBadRequest),
+        (422, None, ProviderBadRequest),
+        (404, None, ProviderModelMissing),
+        (408, None, ProviderTimeout),
+        (500, None, ProviderError),
+        (503, {"message": "overloaded"}, ProviderError),
+        (302, None, ProviderError),
+    ],
+)
+async def test_a_status_becomes_its_error(provider, upstream, status, error, kind):
+    upstream.plays(Reply(status=status, error=error))
+
+    with pytest.raises(ProviderError) as caught:
+        await collect(provider)
+
+    assert type(caught.value) is kind
+    assert caught.value.upstream_status == status
+    assert caught.value.provider == "vendor"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"retry-after-ms": "250", "Retry-After": "7"}, 0.25),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"Retry-After": "soon"}, None),
+        ({}, None),
+    ],
+)
+async def test_the_wait_a_provider_asks_for_is_passed_on(provider, upstream, headers, seconds):
+    upstream.plays(Reply(status=429, headers=headers))
+
+    with pytest.raises(ProviderRateLimited) as caught:
+        await collect(provider)
+
+    assert caught.value.retryable
+    assert caught.value.retry_after_s == seconds
+
+
+async def test_a_refused_key_is_not_repeated_in_the_message(provider, upstream):
+    upstream.plays(Reply(status=401, error={"message": "Incorrect API key provided: sk-te***-key"}))
+
+    with pytest.raises(ProviderAuthFailed) as caught:
+        await collect(provider)
+
+    assert "sk-" not in str(caught.value)
+
+
+async def test_a_prompt_too_long_for_llamacpp_is_known_by_its_type(provider, upstream):
+    recorded = json.loads((WIRE / "llamacpp_context_error.json").read_bytes())
+    upstream.plays(Reply(status=400, error=recorded["error"]))
+
+    with pytest.raises(ContextTooLong):
+        await collect(provider)
+
+
+async def test_a_long_reason_is_cut(upstream):
+    upstream.plays(Reply(status=502, error={"message": "x" * 2000}))
+    provider = OpenAiCompatible(HttpProviderSettings("vendor", upstream.base_url))
+
+    with pytest.raises(ProviderError) as caught:
+        await collect(provider)
+    await provider.close()
+
+    assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 2])
+async def test_a_stream_cut_half_way_raises_after_its_deltas(provider, upstream, pieces):
+    upstream.plays(Reply(cut_after=pieces))
+    stream = provider.stream(call(), 5.0)
+
+    seen = [await anext(stream) for _ in range(pieces)]
+
+    assert [delta.text for delta in seen] == ["Hello", " world"][:pieces]
+    with pytest.raises(ProviderStreamBroken):
+        await anext(stream)
+
+
+async def test_a_stream_that_ends_without_a_finish_is_no_success(provider, upstream):
+    upstream.plays(Reply(finish_reason=None))
+
+    with pytest.raises(ProviderStreamBroken):
+        await collect(provider)
+
+
+async def test_an_event_that_is_no_json_breaks_the_stream(provider, upstream):
+    upstream.plays(Reply(raw=b'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: {oops\n\n'))
+
+    with pytest.raises(ProviderStreamBroken, match="cannot read"):
+        await collect(provider)
+
+
+async def test_silence_within_an_answer_times_out(provider, upstream):
+    upstream.plays(Reply(silent_after=1))
+
+    with pytest.raises(ProviderTimeout):
+        await collect(provider, deadline_s=30.0)
+
+
+async def test_the_deadline_bounds_the_wait_for_the_first_event(provider, upstream):
+    upstream.plays(Reply(silent_before=True))
+
+    with pytest.raises(ProviderTimeout):
+        await collect(provider, deadline_s=0.2)
+
+    await asyncio.wait_for(upstream.hung_up.wait(), 5)
+
+
+async def test_closing_the_generator_closes_the_socket(provider, upstream):
+    upstream.plays(Reply(silent_after=1))
+
+    async with aclosing(provider.stream(call(), 30.0)) as stream:
+        first = await anext(stream)
+
+    assert first.text == "Hello"
+    await asyncio.wait_for(upstream.hung_up.wait(), 5)
+
+
+async def test_cancelling_the_caller_closes_the_socket(provider, upstream):
+    upstream.plays(Reply(silent_before=True))
+    task = asyncio.create_task(collect(provider, deadline_s=30.0))
+    while not upstream.requests:
+        await asyncio.sleep(0)
+
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(upstream.hung_up.wait(), 5)
+
+
+async def test_a_server_that_is_not_there_is_unreachable():
+    provider = OpenAiCompatible(HttpProviderSettings("gone", "http://127.0.0.1:9"))
+
+    with pytest.raises(ProviderUnreachable) as caught:
+        await collect(provider)
+    await provider.close()
+
+    assert caught.value.retryable
+
+
+def test_a_base_url_without_a_scheme_is_a_config_error():
+    with pytest.raises(ConfigError, match="http://"):
+        OpenAiCompatible(HttpProviderSettings("vendor", "localhost:8000", Secret("k")))
+
+
+def test_one_provider_serves_one_event_loop_after_another():
+    async def once() -> str:
+        async with OpenAiServer() as server:
+            provider = OpenAiCompatible(HttpProviderSettings("vendor", server.base_url))
+            try:
+                return text_of(await collect(provider))
+            finally:
+                await provider.close()
+
+    assert [asyncio.run(once()) for _ in range(2)] == ["Hello world"] * 2
+
+
+@pytest.mark.parametrize(
+    ("fixture", "text", "finish", "usage"),
+    [
+        ("openai_stream.sse", "Leave is 27 days – déjà vu.", "stop", Usage(1200, 9, 1024, 4)),
+        ("mistral_parts.sse", "Leave is 27 days.", "length", Usage(20, 6)),
+        ("deepseek_cached.sse", "27 days.", "stop", Usage(100, 12, 64, 7)),
+        ("groq_usage.sse", "27 days.", "stop", Usage(40, 4)),
+        ("llamacpp_stream.sse", "The colour I'm referring to", "length", Usage(34, 6, 33)),
+    ],
+)
+async def test_every_dialect_reads_the_same(provider, upstream, fixture, text, finish, usage):
+    upstream.plays(Reply(raw=(WIRE / fixture).read_bytes()))
+
+    deltas = await collect(provider)
+
+    assert (text_of(deltas), finish_of(deltas), usage_of(deltas)) == (text, finish, usage)
+
+
+async def test_an_error_inside_a_stream_is_mapped_like_a_status(provider, upstream):
+    upstream.plays(Reply(raw=(WIRE / "openrouter_error.sse").read_bytes()))
+
+    with pytest.raises(ProviderRateLimited):
+        await collect(provider)
