@@ -42,7 +42,12 @@ class Attr:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A finished span. Times are nanoseconds since 1970 UTC; ids are lower-case hex (W3C)."""
+    """A finished span. Times are nanoseconds since 1970 UTC; ids are lower-case hex (W3C).
+
+    An event is {"name": str, "time_ns": int, "attributes": {…}}, a link {"trace_id", "span_id", "attributes"}.
+    The instrumentation scope is in `resource` as `otel.scope.name` and `otel.scope.version`, the names that
+    OpenTelemetry gives them outside OTLP.
+    """
 
     trace_id: str
     span_id: str
@@ -56,6 +61,7 @@ class Span:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     events: tuple[Mapping[str, Any], ...] = ()
     resource: Mapping[str, AttributeValue] = field(default_factory=dict)
+    links: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class TraceRow:
     cache: str | None
     guard_hits: int
     spans: int
+    conversation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,8 @@ class TraceFilter:
     text: str | None = None
     start_ns_min: int | None = None
     start_ns_max: int | None = None
+    environment: str | None = None
+    conversation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +131,23 @@ class RollUp:
     ttft_ms_p95: float | None
     grounded_share: float | None
     guard_hits: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaterfallRow:
+    """A span as a bar: nested `depth` deep, starting `offset_ms` after the trace's first span.
+
+    `offset_share` and `share` are the bar's left edge and width as parts (0-1) of the whole trace.
+    `orphan` is True when its parent is not there (not arrived yet, or lost).
+    """
+
+    span: Span
+    depth: int
+    offset_ms: float
+    duration_ms: float
+    share: float
+    offset_share: float
+    orphan: bool
 
 
 class SpanSink(Protocol):

@@ -1,0 +1,175 @@
+"""Recording: finished spans leave the request path here and are durable some milliseconds later."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from mainstay.core.errors import Unavailable
+from mainstay.observe.codec import encode_spans
+from mainstay.observe.redact import redact_content
+from mainstay.observe.spool import Spool
+from mainstay.observe.types import Span, SpanSink
+
+GROUP_COMMIT_S = 0.01
+"""How long the first span of a group waits for company; with the disk's fsync it stays within 20 ms."""
+QUEUE_SPANS_MAX = 50_000
+FRAME_SPANS_MAX = 128
+RETRY_S_MAX = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class _Handed:
+    """Spans handed over together, and who waits for them."""
+
+    __slots__ = ("done", "spans")
+
+    def __init__(self, spans: Sequence[Span], done: Future[None] | None) -> None:
+        self.spans = spans
+        self.done = done
+
+
+class Recorder:
+    """A SpanSink over the spool. `record` never waits; one background thread commits in groups.
+
+    `capture_content=False` leaves prompts, answers and passages out. `copies` (exporters) get what is recorded.
+    When the disk refuses, spans wait, up to 50,000; beyond that `record` drops and counts (`on_drop`), while
+    `submit` refuses with Unavailable.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        capture_content: bool = True,
+        copies: Sequence[SpanSink] = (),
+        on_drop: Callable[[int], None] | None = None,
+    ) -> None:
+        self.dropped = 0
+        self._spool = spool
+        self._capture_content = capture_content
+        self._copies = copies
+        self._on_drop = on_drop
+        self._changed = threading.Condition()  # guards the four below
+        self._queue: deque[_Handed] = deque()
+        self._queued = 0
+        self._hurry = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="mainstay-recorder", daemon=True)
+        self._thread.start()
+
+    def record(self, spans: list[Span]) -> None:
+        """Hand over finished spans. Returns at once; they are durable within about 20 ms."""
+        if spans and not self._put(_Handed(tuple(spans), None)):
+            self._drop(len(spans))
+
+    def submit(self, spans: list[Span]) -> Future[None]:
+        """As `record`, with a future that is done when the spans are durable. Raises Unavailable when full."""
+        done: Future[None] = Future()
+        if not self._put(_Handed(tuple(spans), done)):
+            raise Unavailable(
+                f"{QUEUE_SPANS_MAX} spans already wait for the disk.", fix="Send them again later."
+            )
+        return done
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        """Wait until everything recorded so far is durable. Raises TimeoutError."""
+        if self._thread.is_alive():
+            done = self.submit([])
+            with self._changed:
+                self._hurry = True
+                self._changed.notify()
+            done.result(timeout_s)
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Write what waits, then stop. What the disk still refuses at the end is dropped and counted."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+
+    def _put(self, handed: _Handed) -> bool:
+        with self._changed:
+            if self._closing or (handed.spans and self._queued + len(handed.spans) > QUEUE_SPANS_MAX):
+                return False
+            self._queue.append(handed)
+            self._queued += len(handed.spans)
+            self._changed.notify()
+            return True
+
+    def _run(self) -> None:
+        while True:
+            group = self._take()
+            if not group:
+                return
+            self._commit_guarded(group)
+            with self._changed:
+                self._queued -= sum(len(handed.spans) for handed in group)
+
+    def _commit_guarded(self, group: Sequence[_Handed]) -> None:
+        """The thread's boundary: spans that cannot be written are dropped alone, counted, and reported."""
+        try:
+            self._commit(group)
+        except Exception as error:
+            if len(group) > 1:
+                for handed in group:
+                    self._commit_guarded([handed])
+                return
+            log.exception("Spans cannot be recorded.")
+            self._give_up(group, error)
+
+    def _take(self) -> list[_Handed]:
+        """All that waits, a little after the first came. Empty only when closing."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing)
+            if not self._hurry and not self._closing:
+                self._changed.wait_for(lambda: self._hurry or self._closing, GROUP_COMMIT_S)
+            self._hurry = False
+            group = list(self._queue)
+            self._queue.clear()
+            return group
+
+    def _commit(self, group: Sequence[_Handed]) -> None:
+        spans = [span for handed in group for span in handed.spans]
+        if not self._capture_content:
+            spans = [redact_content(span) for span in spans]
+        frames = [encode_spans(spans[i : i + FRAME_SPANS_MAX]) for i in range(0, len(spans), FRAME_SPANS_MAX)]
+        if not self._append(frames):
+            self._give_up(group, Unavailable("The trace spool cannot be written."))
+            return
+        for handed in group:
+            if handed.done is not None:
+                handed.done.set_result(None)
+        for sink in self._copies:
+            sink.record(spans)
+
+    def _give_up(self, group: Sequence[_Handed], error: Exception) -> None:
+        self._drop(sum(len(handed.spans) for handed in group))
+        for handed in group:
+            if handed.done is not None and not handed.done.done():
+                handed.done.set_exception(error)
+
+    def _append(self, frames: Sequence[bytes]) -> bool:
+        """Append until the disk takes it; False when closing and it does not."""
+        pause_s = 0.05
+        while True:
+            try:
+                self._spool.append(frames)
+            except Unavailable as error:
+                log.error("%s %s", error, error.error_id)  # noqa: TRY400 the cause is in the message
+            else:
+                return True
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closing, pause_s):
+                    return False
+            pause_s = min(2 * pause_s, RETRY_S_MAX)
+
+    def _drop(self, count: int) -> None:
+        if count:
+            self.dropped += count
+            log.error("Dropped %d spans that could not be recorded.", count)
+            if self._on_drop is not None:
+                self._on_drop(count)
