@@ -1,0 +1,127 @@
+"""The opened index of one snapshot: rank its chunks for a question, for what the caller may see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mainstay.retrieval.answerable import Signals, idf, signals
+from mainstay.retrieval.fusion import Ranked, fuse, scale
+from mainstay.retrieval.stores.chunk_table import ChunkTable
+from mainstay.retrieval.types import Passage, RetrievalSettings
+from mainstay.retrieval.words import search_terms
+
+CHUNKS_NAME, VECTORS_NAME = "chunks.db", "vectors.npy"
+_TERMS_MAX = 200
+"""Words of a question that are searched for; a longer text is cut, as each term costs time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Passages, best first, and what the search tells about the question."""
+
+    passages: tuple[Passage, ...]
+    signals: Signals
+
+
+class Segment:
+    """Immutable; thread-safe. Vectors stay on disk, mapped into memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._chunks = ChunkTable(folder / CHUNKS_NAME)
+        self._vectors: NDArray[np.float32] = np.asarray(np.load(folder / VECTORS_NAME, mmap_mode="r"))
+        self._access = np.array(self._chunks.access_of_rows(), np.int64)
+
+    def __len__(self) -> int:
+        return len(self._access)
+
+    def close(self) -> None:
+        self._chunks.close()
+
+    def text_digests(self) -> list[bytes]:
+        return list(self._chunks.text_digests())
+
+    def rank(
+        self,
+        question: str,
+        vector: NDArray[np.float32],
+        settings: RetrievalSettings,
+        groups: frozenset[str],
+    ) -> Ranking:
+        """Labels filter before anything is cut to the best, so hidden chunks never take a visible one's place."""
+        access = self._chunks.visible_access(groups)
+        cosines = self._vectors @ vector
+        dense = _best(cosines, np.isin(self._access, access), settings.candidates)
+        terms = search_terms(question)[:_TERMS_MAX]
+        lexical = self._chunks.search(terms, access, settings.candidates)
+        ranked = _order(dense, lexical, settings)
+        parts = _ScoreParts(cosines, dict(lexical))
+        passages = tuple(
+            self._passage(number, row, score, parts.of(row))
+            for number, (row, score) in enumerate(ranked[: settings.top_k], start=1)
+        )
+        return Ranking(passages, self._signals(question, dense, lexical, passages))
+
+    def _signals(self, question: str, dense: Ranked, lexical: Ranked, passages: Sequence[Passage]) -> Signals:
+        best = passages[0] if passages else None
+        text = "" if best is None else "\n".join((best.title, *best.heading_path, best.text))
+        return signals(
+            question, [score for _, score in dense], lexical[0][1] if lexical else 0.0, text, self._idf
+        )
+
+    def _idf(self, term: str) -> float:
+        return idf(self._chunks.document_frequency(term), len(self))
+
+    def _passage(self, number: int, row: int, score: float, parts: Mapping[str, float]) -> Passage:
+        chunk = self._chunks.row(row)
+        return Passage(
+            number=number,
+            chunk_id=chunk.chunk_id,
+            version_id=chunk.version_id,
+            uri=chunk.uri,
+            title=chunk.title,
+            version_number=chunk.version_number,
+            start=chunk.start,
+            end=chunk.end,
+            page=chunk.page,
+            heading_path=chunk.heading_path,
+            text=chunk.text,
+            score=score,
+            score_parts=parts,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _ScoreParts:
+    """The unscaled scores behind a rank: cosine always, BM25 where a term was found."""
+
+    cosines: NDArray[np.float32]
+    bm25: Mapping[int, float]
+
+    def of(self, row: int) -> dict[str, float]:
+        parts = {"dense": float(self.cosines[row])}
+        if row in self.bm25:
+            parts["lexical"] = self.bm25[row]
+        return parts
+
+
+def _best(scores: NDArray[np.float32], visible: NDArray[np.bool_], count: int) -> list[tuple[int, float]]:
+    """(row, score) of the best visible rows, best first, ties by row."""
+    rows = np.flatnonzero(visible)
+    if len(rows) > count:
+        rows = rows[np.argpartition(-scores[rows], count - 1)[:count]]
+    rows = rows[np.lexsort((rows, -scores[rows]))]
+    return [(int(row), float(scores[row])) for row in rows]
+
+
+def _order(dense: Ranked, lexical: Ranked, settings: RetrievalSettings) -> Ranked:
+    if settings.mode == "dense":
+        return dense
+    if settings.mode == "lexical":
+        return lexical
+    complete = len(lexical) < settings.candidates
+    return fuse(scale(dense), scale(lexical, complete=complete), settings.dense_weight)

@@ -1,0 +1,124 @@
+"""Split text into sentences with offsets: the grain of citations, of support and of extracted answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+Span = tuple[int, int]
+
+_END = re.compile(r"[.!?…]+[\"'”’)\]»]*(?:\s?\[\d{1,3}\])*(?=\s|$)|[。！？｡]+[」』”’）]*")
+_ABBREVIATION_WORDS = (
+    "al approx art assn ave bros ca capt cf ch cmdr co col corp dept dr ed eds e.g eg esp est etc ext fig figs "
+    "ft gen gov hon inc incl i.e ie jr lt ltd maj max min mr mrs ms mt no nos op para paras pp prof ref rep rev "
+    "sec sen sgt sr st tel univ viz vol vols vs z.b bzw usw bspw nr str"
+)
+_ABBREVIATIONS = frozenset(_ABBREVIATION_WORDS.split())
+_ACRONYM = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]")
+_LAST_WORD = re.compile(r"[\w.]+$")
+_LIST_ITEM = re.compile(r"\s*(?:[-*•–·▪◦]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)])\s+\S")
+_OPENS_BLOCK = re.compile(r"\s*(?:#{1,6}\s|>|```|\|)")
+_LETTER_OR_NUMBER = re.compile(r"\w")
+
+
+def split_sentences(text: str) -> list[Span]:
+    """Spans [start, end) in order, without surrounding white space; every word lies in exactly one.
+
+    A line of its own stays apart (list item, heading, table or CSV row); a line broken in the middle of
+    a sentence is joined with the next. No full stop after an abbreviation, initial or number ends a sentence.
+    """
+    return [
+        span
+        for start, end in _blocks(text)
+        for span in _sentences_of(text, start, end)
+        if _LETTER_OR_NUMBER.search(text, *span)
+    ]
+
+
+def _blocks(text: str) -> Iterator[Span]:
+    """Runs of lines that belong together."""
+    start = end = None
+    for line_start, line_end in _lines(text):
+        line = text[line_start:line_end]
+        if not line.strip():
+            if start is not None and end is not None:
+                yield start, end
+            start = end = None
+        elif start is not None and end is not None and _continues(text[start:end], line):
+            end = line_end
+        else:
+            if start is not None and end is not None:
+                yield start, end
+            start, end = line_start, line_end
+    if start is not None and end is not None:
+        yield start, end
+
+
+def _lines(text: str) -> Iterator[Span]:
+    start = 0
+    for line in text.splitlines(keepends=True):
+        yield start, start + len(line.rstrip("\r\n"))
+        start += len(line)
+
+
+def _continues(block: str, line: str) -> bool:
+    """Does `line` go on with the sentence that `block` left open?
+
+    Prose is wrapped at a width; rows, headings and items are not. So the line before must be prose of
+    some length without an end mark, and this one must not open anything of its own.
+    """
+    last = block.rsplit("\n", 1)[-1].rstrip()
+    if _is_row(last) or _is_row(line) or _LIST_ITEM.match(line) or _OPENS_BLOCK.match(line):
+        return False
+    if _OPENS_BLOCK.match(last) or last.endswith(":"):
+        return False
+    return line.lstrip()[:1].islower() or (len(last) >= 50 and not _END.search(last[-3:]))
+
+
+def _is_row(line: str) -> bool:
+    """A table or CSV row: cells parted by bars, tabs, semicolons, or several commas without spaces."""
+    return line.count("|") >= 2 or "\t" in line or len(re.findall(r"[,;](?=\S)(?!\d{3}\b)", line)) >= 2
+
+
+def _sentences_of(text: str, start: int, end: int) -> Iterator[Span]:
+    if _is_row(text[start:end]):
+        yield _strip(text, start, end)
+        return
+    begin = start
+    for mark in _END.finditer(text, start, end):
+        if _ends_sentence(text, begin, mark, end):
+            yield _strip(text, begin, mark.end())
+            begin = mark.end()
+    if text[begin:end].strip():
+        yield _strip(text, begin, end)
+
+
+def _strip(text: str, start: int, end: int) -> Span:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _ends_sentence(text: str, begin: int, mark: re.Match[str], end: int) -> bool:
+    if not mark[0].startswith("."):
+        return True
+    following = text[mark.end() : end].lstrip()[:1]
+    if following.islower():
+        return False  # "3 p.m. on", "e.g. this"
+    if not re.fullmatch(r"\.(?:\s?\[\d{1,3}\])*", mark[0]):
+        return True
+    word = _LAST_WORD.search(text, begin, mark.start())
+    return word is None or not _keeps_its_stop(word[0], text[begin : word.start()], following)
+
+
+def _keeps_its_stop(word: str, before: str, following: str) -> bool:
+    if word.lower().strip(".") in _ABBREVIATIONS:
+        # "no." and "fig." only before a number; "No." alone is an answer.
+        return word.lower() not in {"no", "max", "min", "art", "st", "co", "ref"} or (
+            following.isdigit() if word.lower() == "no" else bool(before.strip()) and following != ""
+        )
+    is_initial = bool(_ACRONYM.fullmatch(word)) or (len(word) == 1 and word.isalpha() and word.isupper())
+    is_list_number = not before.strip() and (word.isdigit() or len(word) == 1)
+    return is_initial or is_list_number
