@@ -264,7 +264,7 @@ class _Reader:
                     self._wrong(at, f"there is no file or folder {corpus.paths[index]}.", fix)
             corpora[name] = CorpusSource(
                 tuple(paths),
-                tuple(corpus.include),
+                tuple(corpus.include) or ("**/*",),
                 tuple(corpus.exclude),
                 corpus.chunk_chars,
                 frozenset(corpus.groups),
@@ -332,12 +332,8 @@ def _known_keys(at: Sequence[str | int]) -> list[str]:
     schema = project_schema()
     node: Mapping[str, Any] = schema
     for part in at:
-        node = (
-            node.get("properties", {}).get(part)
-            or node.get("additionalProperties")
-            or node.get("items")
-            or {}
-        )
+        of_any_name = [*node.get("patternProperties", {}).values(), node.get("items")]
+        node = node.get("properties", {}).get(part) or next(filter(None, of_any_name), {})
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rpartition("/")[2]]
     return sorted(node.get("properties", {}))
