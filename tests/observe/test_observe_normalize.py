@@ -232,6 +232,15 @@ def test_the_root_decides_the_status_and_a_recovered_retry_is_no_error(make_span
     assert trace_row("t", [facts_of(root)[0], facts_of(failed)[0]]).status == "ok"
 
 
+def test_a_request_from_a_traced_caller_has_its_server_span_as_root(make_span) -> None:
+    served = make_span(span_id=ROOT, parent_id="f" * 16, kind="server")
+    failed = make_span(span_id=ONE, parent_id=ROOT, status="error", end_ns=served.end_ns + 10**9)
+
+    row = trace_row("t", [facts_of(failed)[0], facts_of(served)[0]])
+
+    assert (row.status, row.duration_ms) == ("ok", 100.0)
+
+
 def test_previews_are_short_and_on_one_line(make_span) -> None:
     span = make_span(attributes={Attr.INPUT_MESSAGES: [{"role": "user", "content": "a\n\n b " * 500}]})
 

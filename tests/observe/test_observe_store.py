@@ -39,6 +39,17 @@ def test_an_empty_store_answers(store) -> None:
         store.get("abc")
 
 
+def test_files_that_another_process_is_just_making_are_empty(store, tmp_path: Path) -> None:
+    (tmp_path / "observe" / "days").mkdir(parents=True)
+    (tmp_path / "observe" / "days" / "2026-09-21.db").touch()
+    (tmp_path / "observe" / "index.db").touch()
+
+    assert store.list() == []
+    assert store.apps() == []
+    with pytest.raises(NotFound):
+        store.get("abc")
+
+
 def test_spans_that_come_again_change_nothing(store, ask) -> None:
     spans = ask()
     store.ingest(spans)

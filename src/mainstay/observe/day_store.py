@@ -16,7 +16,7 @@ import zstandard
 
 from mainstay.observe.codec import decode_spans, encode_spans
 from mainstay.observe.derive import SpanFacts, facts_of, search_text, trace_row
-from mainstay.observe.pool import immediate, open_writer
+from mainstay.observe.pool import has_schema, immediate, open_writer
 from mainstay.observe.types import Span, TraceFilter, TraceRow
 
 SCHEMA_VERSION = 1
@@ -108,11 +108,6 @@ class DayWriter:
     def _known(self, trace_id: str) -> dict[str, SpanFacts]:
         found = self._connection.execute("SELECT facts FROM spans WHERE trace_id = ?", (trace_id,))
         return {fact.span_id: fact for fact in (_unpack(facts) for (facts,) in found)}
-
-
-def has_schema(connection: sqlite3.Connection) -> bool:
-    """False for a file whose writer has not made its tables yet."""
-    return bool(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def list_rows(

@@ -51,6 +51,8 @@ class SpanFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
     response_id: str | None
     question: str
     answer: str
+    entry: bool = False
+    """Whether the span took a request in (kind server or consumer)."""
 
 
 def facts_of(span: Span) -> tuple[SpanFacts, list[str]]:
@@ -86,6 +88,7 @@ def facts_of(span: Span) -> tuple[SpanFacts, list[str]]:
         response_id=text(span.attributes.get("gen_ai.response.id")),
         question=preview(last_said(questions, "user")),
         answer=preview(last_said(answers, "assistant")),
+        entry=span.kind in ("server", "consumer"),
     )
     return facts, _texts(normal)
 
@@ -111,12 +114,13 @@ def preview(said: str) -> str:
 def trace_row(trace_id: str, facts: Sequence[SpanFacts]) -> TraceRow:
     """The list row of a trace, from all its spans known so far (at least one).
 
-    The root decides what it knows; else the first span by start that knows it. While the root is missing,
-    times span what is there and any failed span fails the trace.
+    The root decides what it knows; else the first span by start that knows it. The root is the span without
+    a parent, else the one that took a request in from a caller whose own span we do not have. While it is
+    missing, times span what is there and any failed span fails the trace.
     """
     order = tree_order(facts)
     spans = [facts[place.at] for place in order]
-    root = next((span for span in spans if span.parent_id is None), None)
+    root = _root(order, facts)
     ranked = spans if root is None else [root, *(span for span in spans if span is not root)]
     start_ns = min(s.start_ns for s in spans) if root is None else root.start_ns
     end_ns = max(s.end_ns for s in spans) if root is None else root.end_ns
@@ -145,6 +149,12 @@ def trace_row(trace_id: str, facts: Sequence[SpanFacts]) -> TraceRow:
         spans=len(facts),
         conversation=_first(ranked, lambda s: s.conversation),
     )
+
+
+def _root(order: Sequence[Place], facts: Sequence[SpanFacts]) -> SpanFacts | None:
+    tops = [facts[place.at] for place in order if place.parent is None]
+    parentless = (span for span in tops if span.parent_id is None)
+    return next(parentless, None) or next((span for span in tops if span.entry), None)
 
 
 def _first(spans: Sequence[SpanFacts], value: Callable[[SpanFacts], T | None]) -> T | None:

@@ -102,8 +102,8 @@ class Drain:
             stopping = self._stop.is_set()
             try:
                 moved = self.drain_once()
-            except (sqlite3.Error, OSError):  # full disk, locked file: the spool keeps everything meanwhile
-                log.exception("Traces wait in the spool: the trace store cannot be written.")
+            except Exception:  # the thread's boundary: full disk, locked file; the spool keeps all meanwhile
+                log.exception("Traces wait in the spool: they cannot be stored now.")
                 moved = 0
                 self._stop.wait(RETRY_S)
             if not moved:

@@ -12,6 +12,7 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS traces (trace_id TEXT PRIMARY KEY, day TEXT NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS traces_by_day ON traces (day)",
     "CREATE TABLE IF NOT EXISTS apps (app TEXT PRIMARY KEY, last_day TEXT NOT NULL) WITHOUT ROWID",
+    "PRAGMA user_version = 1",
 )
 
 

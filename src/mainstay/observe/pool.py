@@ -70,6 +70,11 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def has_schema(connection: sqlite3.Connection) -> bool:
+    """False for a file whose writer has not made its tables yet."""
+    return bool(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
 @contextmanager
 def immediate(connection: sqlite3.Connection) -> Iterator[None]:
     """One write transaction, taken at once so that it cannot fail half-way for a lock."""

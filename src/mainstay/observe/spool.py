@@ -75,13 +75,13 @@ class Spool:
         reached = dict(position)
         budget, skipped = max_bytes, 0
         for path in self.segments():
-            if budget <= 0:
-                break
             read = _read_segment(path, reached.get(path.name, 0), budget)
             payloads += read.payloads
             budget -= read.offset - reached.get(path.name, 0)
             skipped += read.skipped_bytes
             reached[path.name] = read.offset
+            if read.cut or budget <= 0:
+                break
         return SpoolBatch(tuple(payloads), reached, skipped)
 
     def forget(self, position: Position) -> Position:
@@ -176,6 +176,8 @@ class _Read(NamedTuple):
     payloads: list[bytes]
     offset: int
     skipped_bytes: int
+    cut: bool = False
+    """Whether the segment holds more than was asked for."""
 
 
 def _read_segment(path: Path, offset: int, max_bytes: int) -> _Read:
@@ -186,7 +188,7 @@ def _read_segment(path: Path, offset: int, max_bytes: int) -> _Read:
         file.seek(offset)
         data = file.read(max_bytes)
         more = file.read(FRAME_BYTES_MAX + _HEADER.size) if _cut_short(data) else b""
-    return _parse(data + more, offset, sealed)
+    return _parse(data + more, offset, sealed)._replace(cut=len(data) == max_bytes)
 
 
 def _cut_short(data: bytes) -> bool:

@@ -20,7 +20,7 @@ from mainstay.core.faults import fault
 from mainstay.observe import day_store, index_store
 from mainstay.observe.day_store import DayWriter
 from mainstay.observe.index_store import IndexWriter
-from mainstay.observe.pool import ReaderPool
+from mainstay.observe.pool import ReaderPool, has_schema
 from mainstay.observe.rollups import ChartRow, roll_up
 from mainstay.observe.types import RollUp, Span, TraceFilter, TraceRow
 
@@ -120,7 +120,7 @@ class TraceStore:
     def get(self, trace_id: str) -> Spans:
         """All spans of a trace as they came, by start time. Raises NotFound."""
         day, _ = self._find(trace_id)
-        spans = self._read(day, lambda c: day_store.spans_of(c, trace_id))
+        spans = self._read(self._path(day), lambda c: day_store.spans_of(c, trace_id))
         if not spans:
             raise _no_trace(trace_id)
         return spans
@@ -130,17 +130,14 @@ class TraceStore:
 
         def rows() -> Iterator[ChartRow]:
             for day in self._days_between(start_ns, end_ns):
-                found = self._read(day, lambda c: day_store.chart_rows(c, start_ns, end_ns))
+                found = self._read(self._path(day), lambda c: day_store.chart_rows(c, start_ns, end_ns))
                 yield from map(ChartRow._make, found or ())
 
         return roll_up(rows(), bucket_s * NS_PER_S, by_release)
 
     def apps(self) -> Names:
         """Apps that have traces, by name."""
-        if not self._index_path.exists():
-            return []
-        with self._readers.borrow(self._index_path) as connection:
-            return index_store.known_apps(connection)
+        return self._read(self._index_path, index_store.known_apps) or []
 
     def days(self) -> Names:
         """Days that have a file, newest first."""
@@ -174,7 +171,7 @@ class TraceStore:
     def _rebuild(self, index: IndexWriter) -> None:
         """The index is derived: made again from the days' files when it is gone."""
         for day in self.days():
-            found = self._read(day, day_store.traces_in) or []
+            found = self._read(self._path(day), day_store.traces_in) or []
             index.route({trace_id: day for trace_id, _ in found})
             index.note_apps(day, sorted({app for _, app in found if app is not None}))
 
@@ -203,18 +200,18 @@ class TraceStore:
         today = to_datetime(self._clock()).date().isoformat()
         return (day for day in self.days() if (first <= day or day == today) and day <= last)
 
-    def _read(self, day: str, query: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Run a query on a day's file; None when the file is gone or its writer has not finished making it."""
+    def _read(self, path: Path, query: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Run a query on a file; None when it is not there or its writer has not finished making it."""
         try:
-            with self._readers.borrow(self._path(day)) as connection:
-                return query(connection) if day_store.has_schema(connection) else None
+            with self._readers.borrow(path) as connection:
+                return query(connection) if has_schema(connection) else None
         except sqlite3.OperationalError:
-            if self._path(day).exists():
+            if path.exists():
                 raise
             return None
 
     def _page(self, day: str, wanted: TraceFilter, before: tuple[int, str] | None, limit: int) -> Rows:
-        return self._read(day, lambda c: day_store.list_rows(c, wanted, before, limit)) or []
+        return self._read(self._path(day), lambda c: day_store.list_rows(c, wanted, before, limit)) or []
 
     def _cursor(self, trace_id: str) -> tuple[str, tuple[int, str]]:
         day, start_ns = self._find(trace_id)
@@ -222,11 +219,10 @@ class TraceStore:
 
     def _find(self, trace_id: str) -> tuple[str, int]:
         """The day's file that holds a trace, and the trace's start."""
-        if not self._index_path.exists():
-            raise _no_trace(trace_id)
-        with self._readers.borrow(self._index_path) as connection:
-            day = index_store.day_of(connection, trace_id)
-        start_ns = None if day is None else self._read(day, lambda c: day_store.start_of(c, trace_id))
+        day = self._read(self._index_path, lambda c: index_store.day_of(c, trace_id))
+        start_ns = (
+            None if day is None else self._read(self._path(day), lambda c: day_store.start_of(c, trace_id))
+        )
         if day is None or start_ns is None:
             raise _no_trace(trace_id)
         return day, start_ns
