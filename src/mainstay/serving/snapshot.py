@@ -1,0 +1,142 @@
+"""What the hot path holds in memory: keys, runnable releases, names. Immutable, swapped whole.
+
+The control plane may be slow or gone: a request reads only this. A refresher watches the change counter and
+builds the next snapshot; when that fails, the old one serves on and the failure is kept for `/ready`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from mainstay.core.clock import Clock, now_us
+from mainstay.core.errors import Unauthenticated
+from mainstay.delivery.types import RunnableRelease
+from mainstay.govern.types import ApiKey, Identity
+from mainstay.guard.types import Policy
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSnapshot:
+    """`keys` maps a token's hash to its key; `runnables` maps `app`, `app@env` and `app@rN` to releases.
+
+    `default_policy` guards plain models; None guards nothing there. `id` names the state in every response.
+    """
+
+    id: str
+    keys: Mapping[str, tuple[ApiKey, Identity]] = field(default_factory=dict)
+    runnables: Mapping[str, RunnableRelease] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+    default_policy: Policy | None = None
+
+    def resolve(self, name: str) -> RunnableRelease | None:
+        """The release behind an app's name; None when no app is called so."""
+        return self.runnables.get(name)
+
+    def identify(self, token_hash: str, at_us: int) -> tuple[ApiKey, Identity]:
+        """The key with this token hash; raises Unauthenticated when unknown, revoked or expired."""
+        found = self.keys.get(token_hash)
+        if found is None or found[0].revoked_at_us is not None:
+            raise Unauthenticated(
+                "This API key is not known or was revoked.",
+                fix="Send a key made with `mainstay key create` as `Authorization: Bearer ms-…`.",
+            )
+        if found[0].expires_at_us is not None and found[0].expires_at_us <= at_us:
+            raise Unauthenticated("This API key has expired.", fix="Ask an administrator for a new one.")
+        return found
+
+
+def may_use(key: ApiKey | None, name: str) -> bool:
+    """Whether a key may ask for a name. An app's name covers its environments and releases (`app@…`).
+
+    A pattern may end in `*` (`openai/*`); `*` alone, and a key without a list, means every name.
+    """
+    if key is None or key.models is None:
+        return True
+    return any(_covers(pattern, name) for pattern in key.models)
+
+
+def _covers(pattern: str, name: str) -> bool:
+    if pattern.endswith("*"):
+        return name.startswith(pattern[:-1])
+    return name == pattern or name.startswith(pattern + "@")
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshFailure:
+    at_us: int
+    reason: str
+
+
+class SnapshotHolder:
+    """The current snapshot. Reading is one attribute load; a request keeps the one it started with."""
+
+    def __init__(self, snapshot: ServingSnapshot) -> None:
+        self.current = snapshot
+        self.failure: RefreshFailure | None = None
+
+    def swap(self, snapshot: ServingSnapshot) -> None:
+        self.current = snapshot
+        self.failure = None
+
+
+class Refresher:
+    """A thread that rebuilds the snapshot when the change counter moved.
+
+    `read_counter` and `build` may read the database; neither runs on the request path.
+    """
+
+    def __init__(
+        self,
+        holder: SnapshotHolder,
+        read_counter: Callable[[], int],
+        build: Callable[[], ServingSnapshot],
+        *,
+        poll_s: float = POLL_S,
+        clock: Clock = now_us,
+    ) -> None:
+        self._holder = holder
+        self._read_counter = read_counter
+        self._build = build
+        self._poll_s = poll_s
+        self._clock = clock
+        self._seen: int | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="snapshot-refresher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def refresh(self) -> bool:
+        """Rebuild if something changed; True when a new snapshot took over. Never raises."""
+        try:
+            counter = self._read_counter()  # before building: a change meanwhile is seen by the next turn
+            if counter == self._seen:
+                return False
+            self._holder.swap(self._build())
+        except Exception as error:
+            self._failed(error)
+            return False
+        self._seen = counter
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        if self._holder.failure is None or self._holder.failure.reason != reason:
+            log.warning("the serving snapshot stays as it is: %s", reason)
+        self._holder.failure = RefreshFailure(self._clock(), reason)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._poll_s):
+            self.refresh()

@@ -1,0 +1,189 @@
+"""Nouns of serving: a chat request in the normal form, the caller, and the events of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mainstay.core.money import usd_text
+from mainstay.govern.types import ApiKey, Identity
+from mainstay.guard.types import Finding
+from mainstay.models.types import ChatMessage, FinishReason, Usage
+from mainstay.retrieval.types import Citation, Passage
+
+CacheState = Literal["hit", "miss", "bypass"]
+CacheWish = Literal["release", "use", "skip"]
+"""`release`: as the release says; `use` and `skip`: the caller asked for or against the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A validated chat completion request. `extra`: fields only an OpenAI-compatible provider understands."""
+
+    model: str
+    messages: tuple[ChatMessage, ...]
+    stream: bool = False
+    include_usage: bool = False
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    user: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request and who makes it. `key` is None for people and for in-process callers: no budget applies."""
+
+    request: ChatRequest
+    identity: Identity
+    key: ApiKey | None = None
+    trace_id: str | None = None
+    parent_id: str | None = None
+    replay_of: str | None = None
+    cache: CacheWish = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class RateState:
+    """What is left of a key's requests per minute; `reset_s` until all of it is back."""
+
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding:
+    """What checking an answer against its sources found.
+
+    `supported_share`: of the model's own sentences, None when none was scored. `removed` sentences were
+    not shown, `flagged` ones were shown without a source. `fallback` says what replaced the model's words.
+    """
+
+    supported_share: float | None = None
+    removed: tuple[str, ...] = ()
+    flagged: tuple[str, ...] = ()
+    fallback: Literal["extractive", "refused"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What is known before the first word, for the response headers."""
+
+    trace_id: str
+    snapshot_id: str
+    model: str
+    provider: str
+    release: str | None
+    cache: CacheState
+    rate: RateState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The end of an answer: the whole text and everything to be said about it.
+
+    `cost_nusd` None means unknown. `answered_by` is the public name of the model that wrote what the
+    caller read, or `refusal` when the policy's own words were shown.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    cost_nusd: int | None
+    latency_ms: float
+    trace_id: str
+    answered_by: str
+    cache: CacheState
+    app: str | None = None
+    release: int | None = None
+    release_digest: str | None = None
+    environment: str | None = None
+    refused: bool = False
+    grounding: Grounding = field(default_factory=Grounding)
+    citations: tuple[Citation, ...] = ()
+    passages: tuple[Passage, ...] = ()
+    guard: tuple[Finding, ...] = ()
+
+    def extension(self) -> dict[str, Any]:
+        """The `mainstay` object of a response body, or of a stream's last chunk."""
+        return {
+            "trace_id": self.trace_id,
+            "app": self.app,
+            "release": self.release,
+            "release_digest": self.release_digest,
+            "environment": self.environment,
+            "answered_by": self.answered_by,
+            "cost_nusd": self.cost_nusd,
+            "cost_usd": None if self.cost_nusd is None else usd_text(self.cost_nusd),
+            "latency_ms": round(self.latency_ms, 3),
+            "cache": self.cache,
+            "refused": self.refused,
+            "grounding": {
+                "supported_share": self.grounding.supported_share,
+                "removed": list(self.grounding.removed),
+                "flagged": list(self.grounding.flagged),
+                "fallback": self.grounding.fallback,
+            },
+            "citations": [citation_body(c) for c in self.citations],
+            "guard": [finding_body(f) for f in self.guard],
+        }
+
+
+Event = Started | TextDelta | Final
+
+
+def citation_body(citation: Citation) -> dict[str, Any]:
+    return {
+        "number": citation.number,
+        "document": citation.uri,
+        "version": citation.version_number,
+        "version_id": citation.version_id,
+        "title": citation.title,
+        "page": citation.page,
+        "heading": list(citation.heading_path),
+        "start": citation.start,
+        "end": citation.end,
+        "quote": citation.quote,
+        "score": citation.score,
+    }
+
+
+def passage_body(passage: Passage) -> dict[str, Any]:
+    return {
+        "number": passage.number,
+        "document": passage.uri,
+        "version": passage.version_number,
+        "version_id": passage.version_id,
+        "title": passage.title,
+        "page": passage.page,
+        "heading": list(passage.heading_path),
+        "start": passage.start,
+        "end": passage.end,
+        "text": passage.text,
+        "score": passage.score,
+        "score_parts": dict(passage.score_parts),
+    }
+
+
+def finding_body(finding: Finding) -> dict[str, Any]:
+    return {
+        "check": finding.check,
+        "kind": finding.kind,
+        "rail": finding.rail,
+        "action": finding.action,
+        "score": finding.score,
+        "start": finding.start,
+        "end": finding.end,
+        "excerpt": finding.excerpt,
+    }
