@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mainstay.core.errors import InvalidInput
 from mainstay.delivery import ProjectError, Prompt, load_prompt, neutralise, parse_prompt, prompt_from_body
@@ -57,6 +60,16 @@ def test_control_tokens_are_broken_apart_and_stay_readable(token: str) -> None:
     assert safe.replace(" ", "") == f"a{token}b"
     assert "<|im_start|>" not in safe
     assert token not in safe
+
+
+_PIECES = ["<", ">", "|", "｜", "im_start", "<|im_end|>", "/", "s", "[", "]", "INST", "SYS", "<<", " ", "a"]
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=16).map("".join))
+def test_no_control_token_survives_in_any_text(text: str) -> None:
+    safe = neutralise(text)
+    assert not re.search(r"<[|｜][^\s<>]{1,64}[|｜]>|</?s>|\[/?INST\]|<</?SYS>>", safe)
+    assert safe.replace(" ", "") == text.replace(" ", "")
 
 
 def test_ordinary_text_and_code_stay_as_they_are() -> None:
@@ -149,6 +162,12 @@ def test_a_prompt_comes_back_from_its_body() -> None:
     made = prompt("# user\n{{ question }}")
     again = prompt_from_body(made.body())
     assert (again.digest, again.name, again.variables) == (made.digest, made.name, made.variables)
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "answer.md"
+    path.write_text("---\n---\nhello", encoding="utf-8-sig")
+    assert load_prompt(path, "answer").render({})[0].content == "hello"
 
 
 def test_line_ends_do_not_make_another_version() -> None:

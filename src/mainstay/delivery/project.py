@@ -16,6 +16,7 @@ from mainstay.delivery.mistakes import Mistake, ProjectError, mistakes_of
 from mainstay.delivery.prompts import REQUEST_VARIABLES, Prompt, load_prompt
 from mainstay.delivery.schema import AppSection, ProjectFile, project_schema
 from mainstay.delivery.types import GenerationSettings
+from mainstay.evaluate.dataset import load_dataset
 from mainstay.evaluate.types import Case
 from mainstay.guard import Policy, load_policy
 from mainstay.retrieval.types import RetrievalSettings
@@ -290,8 +291,6 @@ def _model_name(given: str, file: ProjectFile) -> str:
 
 
 def _load_dataset(path: Path, _name: str) -> DatasetFile:
-    from mainstay.evaluate import load_dataset
-
     return DatasetFile(path, path.read_text(encoding="utf-8"), load_dataset(path))
 
 
@@ -332,8 +331,12 @@ def _known_keys(at: Sequence[str | int]) -> list[str]:
     schema = project_schema()
     node: Mapping[str, Any] = schema
     for part in at:
-        of_any_name = [*node.get("patternProperties", {}).values(), node.get("items")]
-        node = node.get("properties", {}).get(part) or next(filter(None, of_any_name), {})
+        of_any_name: list[Mapping[str, Any] | None] = [
+            *node.get("patternProperties", {}).values(),
+            node.get("items"),
+        ]
+        exact: Mapping[str, Any] | None = node.get("properties", {}).get(part)
+        node = exact or next((found for found in of_any_name if found), {})
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rpartition("/")[2]]
     return sorted(node.get("properties", {}))

@@ -122,7 +122,7 @@ class Prompt:
 def load_prompt(path: Path, name: str) -> Prompt:
     """Read a prompt file. Raises ProjectError with every mistake and its line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ProjectError([Mistake(path, None, f"cannot be read: {error}.")]) from error
     return parse_prompt(text, name, path)

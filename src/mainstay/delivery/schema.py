@@ -121,9 +121,12 @@ def project_schema() -> dict[str, Any]:
     schema["title"] = "mainstay.yaml"
     settings = {name: {"description": spec.help} for name, spec in SPECS.items()}
     schema["properties"]["settings"] = {
-        "type": ["object", "null"],
+        "type": "object",
         "description": "Server settings.",
         "additionalProperties": False,
         "properties": settings,
     }
+    for section in schema["properties"].values():
+        if section["type"] == "object":
+            section["type"] = ["object", "null"]  # as the reader takes an empty section
     return schema

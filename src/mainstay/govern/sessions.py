@@ -48,7 +48,7 @@ class Sessions:
             if not users:
                 raise Unauthenticated(
                     "This sign-in link does not work: it was used, has expired, or is not ours.",
-                    fix="Run `mainstay open` for a new one, or ask an admin.",
+                    fix="Ask an admin for a new one: `mainstay user link EMAIL`.",
                 )
             return self._start(connection, users[0], "link")
 
