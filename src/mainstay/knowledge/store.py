@@ -147,7 +147,7 @@ class KnowledgeStore:
         if row is None:
             return None
         query = sa.select(snapshot_entries.c.uri, snapshot_entries.c.version_id)
-        entries: dict[str, str] = dict(conn.execute(query.where(_entry_of(snapshot_id))).tuples().all())
+        entries: dict[str, str] = _mapping(conn.execute(query.where(_entry_of(snapshot_id))))
         return _snapshot(row, dict(sorted(entries.items())))
 
     def snapshots(self, corpus: str) -> tuple[Snapshot, ...]:
@@ -191,7 +191,7 @@ class KnowledgeStore:
         """parsed-source id → version id, of those known."""
         with self._db.read() as conn:
             query = sa.select(parsed_sources.c.id, parsed_sources.c.version_id)
-            return dict(conn.execute(query.where(parsed_sources.c.id.in_(ids))).tuples().all())
+            return _mapping(conn.execute(query.where(parsed_sources.c.id.in_(ids))))
 
     def add_version(self, conn: sa.Connection, version: DocumentVersion) -> None:
         """Nothing happens when it is there already. The corpus must be locked; `number` is set here."""
@@ -261,11 +261,16 @@ class KnowledgeStore:
         texts = sa.select(document_versions.c.id, document_versions.c.text)
         with self._db.read() as conn:
             rows = conn.execute(query.order_by(chunks.c.version_id, chunks.c.ordinal)).all()
-            text_of = dict(conn.execute(texts.where(document_versions.c.id.in_(version_ids))).tuples().all())
+            text_of = _mapping(conn.execute(texts.where(document_versions.c.id.in_(version_ids))))
         by_version = {version: list(group) for version, group in groupby(rows, key=lambda r: r.version_id)}
         for version_id in version_ids:
             for row in by_version.get(version_id, []):
                 yield _chunk(row, text_of[version_id])
+
+
+def _mapping(rows: Iterable[Any]) -> dict[str, str]:
+    """The first column to the second."""
+    return {row[0]: row[1] for row in rows}
 
 
 def _entry_of(snapshot_id: str) -> sa.ColumnElement[bool]:

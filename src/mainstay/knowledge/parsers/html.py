@@ -1,4 +1,4 @@
-"""Web pages: trafilatura finds the main content; where it finds too little, the whole body is read."""
+"""Web pages: the content that the page marks as its main one; else trafilatura finds it; else the whole body."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LEFT_OUT = {
 }
 _BLOCKS = {
     *_HEADINGS, *_ITEMS, *_TABLES, "pre", "p", "div", "section", "article", "main", "ul", "ol", "list", "dl",
-    "dt", "blockquote", "quote", "figure", "figcaption", "body", "details", "summary", "address", "hr",
+    "dt", "header", "blockquote", "quote", "figure", "figcaption", "body", "details", "summary", "address", "hr",
 }  # fmt: skip
 _ENOUGH_OF_BODY = 0.5
 
@@ -75,22 +75,31 @@ def _tree(text: str) -> Any:
 
 
 def _main_content(page: Any) -> Any:
-    """trafilatura's element tree when it holds most of the visible text, else the page's own."""
+    """The page's own `main` or only `article`; without one what trafilatura finds, if that is most of the body."""
+    marked = page.xpath("//main | //*[@role='main']") or page.xpath("//article")
+    if len(marked) == 1 and _visible_chars(marked[0]):
+        return marked[0]
+    body = next(iter(page.xpath("//body")), page)
+    found = (_main_by_statistics(page, precise) for precise in (False, True))
+    enough = _ENOUGH_OF_BODY * _visible_chars(body)
+    return next((tree for tree in found if tree is not None and _visible_chars(tree) >= enough), body)
+
+
+def _main_by_statistics(page: Any, precise: bool) -> Any:
+    """trafilatura's tree of the main content; None when it is not sure, or lost the headings."""
     import trafilatura
     from lxml import html
 
-    own = next(iter(page.xpath("//main") or page.xpath("//article") or page.xpath("//body")), page)
     found: Any = trafilatura.bare_extraction(
         html.tostring(page, encoding="unicode"),
-        favor_recall=True,
+        favor_precision=precise,
         include_comments=False,
         include_tables=True,
     )
     if found is None or found.body is None:
-        return own
-    if _visible_chars(found.body) < _ENOUGH_OF_BODY * _visible_chars(own):
-        return own
-    return found.body
+        return None
+    lost_headings = bool(page.xpath("//body//h2")) and next(found.body.iter("head"), None) is None
+    return None if lost_headings else found.body
 
 
 def _visible_chars(element: Any) -> int:
@@ -99,7 +108,7 @@ def _visible_chars(element: Any) -> int:
 
 def _texts(element: Any) -> Iterator[str]:
     """The text pieces below an element in reading order; a line break is one space."""
-    if not isinstance(element.tag, str) or (element.tag in _LEFT_OUT and element.get("rend") is None):
+    if _kind(element) is None:
         return
     if element.tag in ("br", "lb"):
         yield " "
@@ -174,7 +183,14 @@ def _kind(element: Any) -> str | None:
         return None
     if tag == "head" and element.get("rend") in _HEADINGS:
         return str(element.get("rend"))
-    return None if tag in _LEFT_OUT else tag
+    if tag == "header" and next(element.iter("h1", "h2", "h3"), None) is not None:
+        return "div"
+    return None if tag in _LEFT_OUT or _is_hidden(element) else tag
+
+
+def _is_hidden(element: Any) -> bool:
+    style = (element.get("style") or "").replace(" ", "").lower()
+    return element.get("hidden") is not None or "display:none" in style
 
 
 def _is_verbatim_block(element: Any) -> bool:

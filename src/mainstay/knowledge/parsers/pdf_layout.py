@@ -13,15 +13,20 @@ from mainstay.knowledge.parsers.pdf_lines import HYPHEN, Line, Table
 
 _EDGE_LINES = 2  # a running head or foot has at most so many lines
 _PAGE_NUMBER = re.compile(
-    r"(?:page|seite|p\.)?\s*[-–]?\s*\d{1,4}(?:\s*(?:of|von|/)\s*\d{1,4})?\s*[-–]?", re.IGNORECASE
+    r"(?:page|seite|p\.)?\s*[-–]?\s*\d{1,4}(?:\s*(?:of|von|/)\s*\d{1,4})?\s*[-–]?|[ivxl]{1,6}", re.IGNORECASE
 )
 _ITEM = re.compile(r"(?:[•◦▪‣●○■–—*-]|\(?\d{1,2}[.)]|\(?[a-z][.)])\s+\S")
 _SENTENCE_END = re.compile(r"[.!?:;][\"')\]”’]*$")
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+_LEADER = " … "  # what dots between a title and its page number are read as
 _HEADING_LINES_MAX = 3
 _HEADING_CHARS_MAX = 150
 _LARGER = 1.12
 _WIDE_GAP = 1.25
+_BLANK_LINE = 1.9
+_FULL_LINE = 0.9
+_SHORT_LINE = 0.75
+_OTHER_SIZE = 1.25
 
 Style = tuple[float, bool]
 """(size rounded to half a point, bold)"""
@@ -82,28 +87,38 @@ class Styles:
 
 def _could_be_heading(line: Line) -> bool:
     text = line.text
-    return len(text) <= _HEADING_CHARS_MAX and any(map(str.isalpha, text)) and text[-1] not in ".;,"
+    if len(text) > _HEADING_CHARS_MAX or _LEADER in text or not any(map(str.isalpha, text)):
+        return False
+    return (text[0].isalnum() or text[0] in "\"'“‘«§") and text[-1] not in f".;,{HYPHEN}"
 
 
 def without_running_lines(pages: list[list[Line]]) -> list[list[Line]]:
-    """Drop page numbers, and lines at the top or foot that repeat, but for digits, on half of the pages."""
-    edges = [_edge_lines(page) for page in pages]
-    counts = Counter(key for page in edges for key in {_masked(line) for line in page})
+    """Drop page numbers, and lines at the top or foot that repeat, but for digits, on half of the pages.
+
+    The very first and last line of a page also goes when it holds a page number and repeats at all, as
+    the head of a chapter does.
+    """
+    counts = Counter(
+        key for page in pages for key in {_masked(line) for line in _edge_lines(page, _EDGE_LINES)}
+    )
     enough = max(3, (len(pages) + 1) // 2)
-    return [
-        [
-            line
-            for line in page
-            if line not in edge or not (counts[_masked(line)] >= enough or _PAGE_NUMBER.fullmatch(line.text))
-        ]
-        for page, edge in zip(pages, edges, strict=True)
-    ]
+
+    def runs(line: Line, outermost: bool) -> bool:
+        masked = _masked(line)
+        numbered = outermost and counts[masked] > 1 and masked.strip("# ") != "" and masked[-1] == "#"
+        return counts[masked] >= enough or numbered or _PAGE_NUMBER.fullmatch(line.text) is not None
+
+    kept = []
+    for page in pages:
+        edge, outermost = _edge_lines(page, _EDGE_LINES), _edge_lines(page, 1)
+        kept.append([line for line in page if not (line in edge and runs(line, line in outermost))])
+    return kept
 
 
-def _edge_lines(page: list[Line]) -> list[Line]:
+def _edge_lines(page: list[Line], count: int) -> list[Line]:
     """The lines at the very top and foot of a page, by their height on it."""
     heights = sorted({round(line.bottom) for line in page})
-    outer = {*heights[:_EDGE_LINES], *heights[-_EDGE_LINES:]}
+    outer = {*heights[:count], *heights[-count:]}
     return [line for line in page if round(line.bottom) in outer]
 
 
@@ -172,14 +187,13 @@ def _paragraphs(lines: Sequence[Line], leading: float) -> Iterator[list[Line]]:
             return False
         if gap < 0:  # the next column
             return not Paragraph((a,)).goes_on_in(Paragraph((b,)), right=a.right)
-        short_last = (
-            a.right < 0.75 * right and _SENTENCE_END.search(a.text) is not None and b.text[0].isupper()
-        )
-        return (
-            gap > _WIDE_GAP * leading
-            or _style(a)[0] != _style(b)[0]
-            or bool(_ITEM.match(b.text))
-            or short_last
+        if _ITEM.match(b.text) or not 1 / _OTHER_SIZE < a.size / b.size < _OTHER_SIZE:
+            return True
+        finished = _SENTENCE_END.search(a.text) is not None
+        if a.right > _FULL_LINE * right and not finished and gap < _BLANK_LINE * a.size:
+            return False  # a larger gap than usual in the middle of a sentence comes from another font
+        return gap > _WIDE_GAP * leading or (
+            a.right < _SHORT_LINE * right and finished and b.text[0].isupper()
         )
 
     return _split(lines, ends)

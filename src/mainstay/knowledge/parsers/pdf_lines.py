@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Any
 
 from mainstay.core.errors import MainstayError
@@ -14,11 +16,17 @@ from mainstay.knowledge.text import fold
 
 HYPHEN = "\x02"
 """How a hyphen at a line's end is marked, after reading; pdfium gives U+0002 or U+FFFE."""
+_HYPHEN_CODES = (0x02, 0xFFFE)
+_LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
+_DOT_LEADER = re.compile(r"(?:[ \t]*\.){5,}[ \t]*")
+_NO_TITLE = re.compile(
+    r"untitled|\(?anonymous\)?|\(?unspecified\)?|document\d*|microsoft word - .*|.*\.\w{2,4}", re.I
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of text. Points from the page's lower left corner; `size` is the height of its first letter."""
+    """One line of text. Points from the page's lower left corner; `size` is the height of most letters."""
 
     page: int
     text: str
@@ -48,7 +56,8 @@ def read_lines(data: bytes) -> tuple[str | None, list[list[Line]]]:
     try:
         with pypdfium2.PdfDocument(data) as document:
             pages = [_page_lines(document, index) for index in range(len(document))]
-            return fold(document.get_metadata_value("Title")) or None, pages
+            title = fold(document.get_metadata_value("Title"))
+            return (None if _NO_TITLE.fullmatch(title) else title or None), pages
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", None) == pypdfium2.raw.FPDF_ERR_PASSWORD:
             raise ParseError(
@@ -81,23 +90,27 @@ def _codes(text_page: Any) -> list[int]:
 
 
 def _line_ranges(codes: list[int]) -> Iterator[tuple[int, int]]:
+    """A line ends at a line break, or after the mark that pdfium puts for a hyphen and the break after it."""
     start = 0
     for position, code in enumerate(codes):
         if code in (0x0A, 0x0D):
             yield start, position
             start = position + 1
+        elif code in _HYPHEN_CODES:
+            yield start, position + 1
+            start = position + 1
     yield start, len(codes)
 
 
 def _line(text_page: Any, codes: list[int], start: int, end: int, page: int) -> Line | None:
-    seen = [i for i in range(start, end) if codes[i] > 0x20]
+    seen = [i for i in range(start, end) if codes[i] > 0x20 and codes[i] != 0xFFFE]
     if not seen:
         return None
     first, last = _box(text_page, seen[0]), _box(text_page, seen[-1])
+    sample = {seen[len(seen) * part // 6] for part in range(1, 6)}
     bold = all(_is_bold(text_page, i) for i in (seen[0], seen[len(seen) // 2], seen[-1]))
-    return Line(
-        page, _text(codes[start:end]), first.left, last.right, first.bottom, first.top - first.bottom, bold
-    )
+    size = median_low(box.top - box.bottom for box in (_box(text_page, i) for i in sample))
+    return Line(page, _text(codes[start:end]), first.left, last.right, first.bottom, size, bold)
 
 
 def _text(codes: list[int]) -> str:
@@ -105,13 +118,10 @@ def _text(codes: list[int]) -> str:
     units = b"".join(
         code.to_bytes(2, "little") if code <= 0xFFFF else chr(code).encode("utf-16-le") for code in codes
     )
-    text = units.decode("utf-16-le", errors="replace").replace("\ufffe", HYPHEN).rstrip()
-    marked = text.endswith((HYPHEN, "\u00ad"))
-    return (
-        fold(text.replace(HYPHEN, "-").rstrip("-\u00ad")) + HYPHEN
-        if marked
-        else fold(text.replace(HYPHEN, "-"))
-    )
+    text = _DOT_LEADER.sub(" … ", units.decode("utf-16-le", errors="replace").translate(_LIGATURES)).rstrip()
+    if text.endswith(("\x02", "\ufffe", "\u00ad")):
+        return fold(text[:-1]) + HYPHEN
+    return fold(text)
 
 
 def _box(text_page: Any, index: int) -> Any:

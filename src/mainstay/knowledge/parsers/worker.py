@@ -24,7 +24,17 @@ from mainstay.knowledge.parsers.base import ParseError, Parser, registry
 from mainstay.knowledge.types import ParsedText
 
 START_TIME_S = 60.0
-_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH")
+_KEPT_VARIABLES = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "TZ",
+    "SYSTEMROOT",
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+)
 _READY = b"ready"
 
 
