@@ -51,5 +51,5 @@ def build_control_app(services: Services) -> FastAPI:
     )
     control.state.services = services
     control.include_router(api.router())
-    web.mount(control)
+    control.include_router(web.router())
     return control

@@ -13,10 +13,13 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from mainstay.core.clock import now_us
 from mainstay.core.errors import InvalidInput, MainstayError, PermissionDenied
 from mainstay.core.jsonable import dumps
 from mainstay.govern import Identity, Permission, require
-from mainstay.services import SESSION_COOKIE, Services
+from mainstay.services import Services
+
+SESSION_COOKIE = "mainstay_session"  # set by the pages' sign-in
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,8 @@ class Access:
         services = services_of(request)
         token = bearer_token(request)
         if token is not None:
-            return services.gateway.identify(token)
+            hashed = services.keys.hash_token(token)
+            return services.snapshots.current.identify(hashed, now_us())[1]
         cookie = request.cookies.get(SESSION_COOKIE)
         if cookie is None:
             return None

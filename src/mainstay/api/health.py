@@ -22,10 +22,10 @@ def alive(_: Public) -> Response:
 def ready(services: Parts, _: Public) -> Response:
     """200 when the database answers and the serving snapshot is fresh, else 503 with the reason."""
     read_change_counter(services.database)
-    failure = services.gateway.snapshot_failure
+    failure = services.snapshots.failure
     if failure is not None:
         return json_response({"status": "stale", "reason": failure.reason}, 503)
-    return json_response({"status": "ready", "snapshot": services.gateway.snapshot_id})
+    return json_response({"status": "ready", "snapshot": services.snapshots.current.id})
 
 
 @router.get("/metrics")

@@ -26,7 +26,7 @@ def list_corpora(services: Parts, _: Reader) -> Response:
         rows.append(
             {
                 "corpus": corpus,
-                "head": None if head is None else {"id": head.id, "number": head.number},
+                "head": {"id": head.id, "number": head.number},
                 "snapshots": len(services.library.snapshots(corpus)),
             }
         )

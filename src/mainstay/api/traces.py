@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -10,9 +11,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from mainstay.api.access import API_ROUTE_CLASS, Parts, Reader, Writer, json_response
-from mainstay.core.errors import NotFound, TooLarge
-from mainstay.observe import Attr, Span, TraceFilter, otlp, waterfall
-from mainstay.services import Services, replay_trace
+from mainstay.core.errors import TooLarge
+from mainstay.observe import Attr, TraceFilter, otlp, waterfall
+from mainstay.services import replay_trace
 
 router = APIRouter(route_class=API_ROUTE_CLASS, tags=["traces"])
 
@@ -32,13 +33,11 @@ async def ingest(request: Request, services: Parts, _: Writer) -> Response:
         otlp.decode, body, content_type, request.headers.get("content-encoding")
     )
 
-    def keep() -> None:
-        services.recorder.record(list(decoded.spans))
-        services.recorder.flush()
-
-    await run_in_threadpool(keep)
-    answer = otlp.partial_success(decoded.rejected, content_type)
-    return Response(answer.body, media_type=answer.content_type)
+    spans = list(decoded.spans)
+    services.metrics.observe_ingest(accepted=len(spans), rejected=len(decoded.rejected))
+    await asyncio.wrap_future(services.recorder.submit(spans))
+    media_type = "application/json" if "json" in content_type else "application/x-protobuf"
+    return Response(otlp.partial_success(decoded.rejected, content_type), media_type=media_type)
 
 
 async def _bounded_body(request: Request, limit: int) -> bytes:
@@ -71,20 +70,11 @@ def list_traces(
     return json_response({"traces": rows, "next": rows[-1].trace_id if len(rows) == limit else None})
 
 
-def _spans(services: Services, trace_id: str) -> list[Span]:
-    spans = services.traces.get(trace_id)
-    if not spans:
-        raise NotFound(
-            f"No trace has the id {trace_id}.", fix="Traces are readable about a second after the answer."
-        )
-    return spans
-
-
 @router.get("/api/v1/traces/{trace_id}")
 def get_trace(trace_id: str, services: Parts, _: Reader) -> Response:
     """All spans of a trace, in the order of its waterfall."""
     return json_response(
-        {"trace_id": trace_id, "spans": [row.span for row in waterfall(_spans(services, trace_id))]}
+        {"trace_id": trace_id, "spans": [row.span for row in waterfall(services.traces.get(trace_id))]}
     )
 
 
@@ -92,7 +82,7 @@ def get_trace(trace_id: str, services: Parts, _: Reader) -> Response:
 def citations(trace_id: str, services: Parts, _: Reader) -> Response:
     """Document, version, page, character span, quote and score of each citation of the answer."""
     found: list[object] = []
-    for span in _spans(services, trace_id):
+    for span in services.traces.get(trace_id):
         listed = span.attributes.get(Attr.CITATIONS)
         if span.parent_id is None and isinstance(listed, list):
             found = listed

@@ -12,6 +12,7 @@ import aiohttp
 import orjson
 import typer
 
+from mainstay.cli.context import project_here
 from mainstay.cli.output import JsonFlag, emit, out, say
 from mainstay.cli.server import RunningServer
 from mainstay.core.config import load_settings
@@ -45,13 +46,14 @@ def endpoint() -> Iterator[tuple[str, str]]:
         yield found
         return
     quiet = load_settings({"port": 0})
-    with RunningServer(quiet) as server:
+    with RunningServer(quiet, project_here()) as server:
         yield server.base_url, server.key
 
 
 async def _stream(base_url: str, key: str, model: str, question: str, show: bool) -> dict[str, Any]:
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": question}]}
-    text, final = "", {}
+    text = ""
+    final: dict[str, Any] = {}
     timeout = aiohttp.ClientTimeout(total=600)
     try:
         async with (

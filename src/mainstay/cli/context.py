@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from mainstay.core.config import PROJECT_FILE, Settings, load_settings
 from mainstay.core.errors import ConfigError
 from mainstay.delivery import Project, load_project
 from mainstay.govern import Identity, local_identity
 from mainstay.services import Services, build_services, close_services
+
+T = TypeVar("T")
 
 
 def actor() -> Identity:
@@ -29,6 +33,18 @@ def project_here(required: bool = False) -> Project | None:
             fix="Go to a project, or make one: mainstay init my-bot",
         )
     return None
+
+
+def run_async(services: Services, work: Coroutine[Any, Any, T]) -> T:
+    """Run asynchronous work to its end, then let go of the models' connections and engines in its loop."""
+
+    async def whole() -> T:
+        try:
+            return await work
+        finally:
+            await services.catalog.close()
+
+    return asyncio.run(whole())
 
 
 @contextmanager

@@ -24,9 +24,7 @@ Corpus = Annotated[str, typer.Argument(help="The corpus's name.")]
 def _snapshot(services: Services, corpus: str, number: int | None) -> Snapshot:
     snapshots = services.library.snapshots(corpus)
     if number is None:
-        head = services.library.head(corpus)
-        if head is not None:
-            return head
+        return services.library.head(corpus)
     for snapshot in snapshots:
         if snapshot.number == number:
             return snapshot
@@ -42,7 +40,7 @@ def list_corpora(json: JsonFlag = False) -> None:
         for corpus in services.library.corpora():
             head = services.library.head(corpus)
             for s in services.library.snapshots(corpus):
-                is_head = head is not None and head.id == s.id
+                is_head = head.id == s.id
                 rows.append(
                     (
                         corpus,

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import chdir
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
+from rich.progress import Progress, TaskID
 
 from mainstay.cli.ask import render_extension
 from mainstay.cli.context import actor
 from mainstay.cli.demo_state import DemoRun, DemoState
 from mainstay.cli.evaluations import render_comparison, render_runs
 from mainstay.cli.output import JsonFlag, emit, err, out, progress_bar, say
-from mainstay.cli.project import Bar, render_published
-from mainstay.cli.releases import release_number
+from mainstay.cli.project import Bar, render_changes, render_published
 from mainstay.cli.server import RunningServer, addresses, show_addresses
 from mainstay.core.config import PROJECT_FILE, load_settings
-from mainstay.core.errors import ConfigError, MissingExtra
-from mainstay.delivery import Project, Release, load_project
-from mainstay.evaluate import compare, load_dataset
-from mainstay.models import ollama_models, provider_key_set
-from mainstay.observe import Attr
-from mainstay.services import evaluate_app, wait_for_trace
-from mainstay.services.publish import publish
+from mainstay.core.errors import ConfigError, Conflict, MissingExtra, NotFound
+from mainstay.delivery import Project, Release, load_project, load_prompt
+from mainstay.evaluate import compare
+from mainstay.models import ollama_models
+from mainstay.observe import Attr, Span
+from mainstay.services import evaluate_app, publish, wait_for_trace
 
 APP, PLAIN_APP, DATASET = "handbook-bot", "handbook-extractive", "questions"
 STAGES = 7
@@ -50,10 +52,10 @@ def demo(
     where = (data_dir or Path.cwd() / ".mainstay" / "demo").absolute()
     with chdir(folder):
         settings = load_settings({"data_dir": where, "port": port})
-        project = load_project(folder / PROJECT_FILE).with_model(APP, chosen_model(model))
+        project = with_model(load_project(folder / PROJECT_FILE), chosen_model(model))
         with RunningServer(settings, project) as server:
             result = Demo(server, project, folder, cases).run()
-            emit(result, json, lambda: show_addresses(addresses(server), project.app_names()))
+            emit(result, json, lambda: show_addresses(addresses(server), list(project.apps)))
             if not once:
                 server.wait()
 
@@ -72,10 +74,21 @@ def chosen_model(name: str) -> str:
     """`auto`: a hosted model whose key is set, else one of a running Ollama, else the local one."""
     if name != "auto":
         return name
-    if provider_key_set("openai"):
+    if os.environ.get("OPENAI_API_KEY"):
         return "openai/gpt-4o-mini"
-    served = ollama_models()
+    served = asyncio.run(ollama_models(os.environ))
     return f"ollama/{served[0]}" if served else "local/smollm2"
+
+
+def with_model(project: Project, model: str) -> Project:
+    """The project with the example app on another model."""
+    app = replace(project.apps[APP], model=model)
+    return replace(project, apps={**project.apps, APP: app})
+
+
+def with_prompt(project: Project, name: str, path: Path) -> Project:
+    """The project as if its prompt's file had been edited."""
+    return replace(project, prompts={**project.prompts, name: load_prompt(path, name)})
 
 
 class Demo:
@@ -83,14 +96,15 @@ class Demo:
 
     def __init__(self, server: RunningServer, project: Project, folder: Path, cases: int | None) -> None:
         self.server, self.services, self.project, self.folder = server, server.services, project, folder
-        self.cases = load_dataset(project.dataset_paths()[DATASET])[:cases]
+        self.cases = project.datasets[DATASET].cases[:cases]
         self.questions = orjson.loads((folder / "demo_questions.json").read_bytes())
         self.state = DemoState(server.settings.data_dir / "demo.json")
+        self.model = project.apps[APP].model
         self.stage = 0
 
     def run(self) -> dict[str, Any]:
         steps = [*(q["question"] for q in self.questions), BEFORE, AFTER]
-        run, resumed = self.state.resume_or_begin(self.project.model_of(APP), steps)
+        run, resumed = self.state.resume_or_begin(self.model, steps)
         if resumed:
             say("The last run was cut off; going on where it stopped.")
         first = self.ingest()
@@ -126,9 +140,7 @@ class Demo:
         return self.services.delivery.release(APP, pointers[environment])
 
     def _questions(self) -> list[dict[str, str]]:
-        self.head(
-            f"Ask five questions with the OpenAI SDK, model={APP!r}, answered by {self.project.model_of(APP)}"
-        )
+        self.head(f"Ask five questions with the OpenAI SDK, model={APP!r}, answered by {self.model}")
         return list(self.questions)
 
     def ask(self, run: DemoRun, question: str, shows: str) -> dict[str, Any]:
@@ -139,9 +151,9 @@ class Demo:
         return self._asked_before(run.traces[question]) or self._ask_now(run.traces[question], question)
 
     def _asked_before(self, trace_id: str) -> dict[str, Any] | None:
-        for span in self.services.traces.get(trace_id):
+        for span in self._spans(trace_id):
             said = span.attributes.get(Attr.OUTPUT_MESSAGES)
-            if span.parent_id is None or span.name.startswith("invoke_agent"):
+            if span.attributes.get(Attr.OPERATION) == "invoke_agent":
                 out.print(f"A: {last_text(said)}   (answered before the interruption)", markup=False)
                 out.print(f"  {self.server.base_url}/traces/{trace_id}", markup=False)
                 return {
@@ -159,7 +171,8 @@ class Demo:
             stream=True,
             extra_headers={"traceparent": f"00-{trace_id}-{os.urandom(8).hex()}-01"},
         )
-        text, extension = "", {}
+        text = ""
+        extension: dict[str, Any] = {}
         out.print("A: ", end="", markup=False)
         for chunk in stream:
             for choice in chunk.choices:
@@ -172,21 +185,19 @@ class Demo:
 
     def evaluate(self, run: DemoRun) -> list[Any]:
         """Both apps on the example's questions, side by side, with 95 % intervals."""
-        self.head(
-            f"Evaluate {len(self.cases)} questions: {self.project.model_of(APP)} beside local/extractive"
-        )
+        self.head(f"Evaluate {len(self.cases)} questions: {self.model} beside local/extractive")
         runs = []
         for target in (APP, PLAIN_APP):
             with progress_bar(f"eval {target}") as bar:
                 task = bar.add_task("", total=len(self.cases))
-                finished = asyncio.run(
+                finished = self.server.run(
                     evaluate_app(
                         self.services,
                         actor(),
                         DATASET,
                         self.cases,
                         target,
-                        lambda done, bar=bar, task=task: bar.update(task, completed=done),
+                        partial(_show_done, bar, task),
                         nonce=run.run_id,
                     )
                 )
@@ -199,12 +210,12 @@ class Demo:
     def change_prompt(self) -> Release:
         """Apply the project with its second prompt: a new release in `dev`, production untouched."""
         self.head("Change the prompt: a new release, and what differs")
-        changed = self.project.with_prompt("answer", self.folder / "prompts" / "answer-v2.md")
+        changed = with_prompt(self.project, "answer", self.folder / "prompts" / "answer-v2.md")
         with progress_bar("apply") as bar:
             publish(self.services, actor(), changed, note="a clearer prompt", progress=Bar(bar))
         second = self.current("dev")
         shown = self.services.delivery.diff(APP, self.current().number, second.number)
-        out.print(shown.text(), markup=False)
+        render_changes(shown.changes)
         return second
 
     def promote_and_roll_back(self, run: DemoRun, first: Release, second: Release) -> dict[str, Any]:
@@ -212,7 +223,7 @@ class Demo:
         question = self.questions[0]["question"]
         self.head(f"Promote r{second.number}, ask, roll back, ask again")
         delivery = self.services.delivery
-        if self.current().number != second.number and not self._has(run.traces[BEFORE]):
+        if self.current().number != second.number and not self._spans(run.traces[BEFORE]):
             delivery.promote(actor(), APP, "production", second.number, "demo")
         out.print(f"\nproduction → r{second.number}", markup=False)
         promoted = self.ask_release(run, BEFORE, question)
@@ -221,19 +232,28 @@ class Demo:
         out.print(f"\nproduction → r{self.current().number} (rolled back)", markup=False)
         rolled_back = self.ask_release(run, AFTER, question)
         say(f"   The answer came from r{rolled_back}; before the rollback from r{promoted}.")
-        assert release_number(str(first.number)) == rolled_back, "the rollback did not reach the gateway"
+        if rolled_back != first.number:
+            raise Conflict(f"After the rollback r{rolled_back} answered, not r{first.number}.")
         return {"promoted_answer_from": promoted, "rolled_back_answer_from": rolled_back}
 
-    def _has(self, trace_id: str) -> bool:
-        return bool(self.services.traces.get(trace_id))
+    def _spans(self, trace_id: str) -> Sequence[Span]:
+        """The spans of a trace; none while it is not stored."""
+        try:
+            return self.services.traces.get(trace_id)
+        except NotFound:
+            return ()
 
     def ask_release(self, run: DemoRun, step: str, question: str) -> int:
         """Ask under the step's trace id once the gateway follows; the release that answered."""
-        self.services.gateway.refresh()
+        self.services.refresher.refresh()
         trace_id = run.traces[step]
         answer = self._asked_before(trace_id) or self._ask_now(trace_id, question)
         wait_for_trace(self.services, trace_id)
         return int(answer["release"])
+
+
+def _show_done(bar: Progress, task: TaskID, done: int) -> None:
+    bar.update(task, completed=done)
 
 
 def openai_client(base_url: str, key: str) -> Any:

@@ -141,7 +141,7 @@ def _project(_: Settings) -> Check:
         return Check(
             "project", "warning", "no mainstay.yaml in this folder", "Make one: mainstay init my-bot"
         )
-    return Check("project", "ok", f"{project.name}: apps {', '.join(project.app_names())}")
+    return Check("project", "ok", f"{project.name}: apps {', '.join(project.apps)}")
 
 
 def _port(settings: Settings) -> Check:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mainstay.cli.context import actor, local_services, project_here
+from mainstay.cli.context import actor, local_services, project_here, run_async
 from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say, table
 from mainstay.core.clock import to_iso
 from mainstay.core.errors import InvalidInput, NotFound, did_you_mean
@@ -32,10 +31,11 @@ def dataset_cases(name: str) -> tuple[Case, ...]:
     if not path.exists():
         project = project_here(required=True)
         assert project is not None
-        paths = project.dataset_paths()
-        if name not in paths:
-            raise NotFound(f"No dataset or file is called {name!r}.", fix=did_you_mean(name, paths))
-        path = paths[name]
+        if name not in project.datasets:
+            raise NotFound(
+                f"No dataset or file is called {name!r}.", fix=did_you_mean(name, project.datasets)
+            )
+        return project.datasets[name].cases
     return load_dataset(path)
 
 
@@ -55,7 +55,8 @@ def run(
     cases = dataset_cases(dataset)[:limit]
     with local_services() as services, progress_bar(f"eval {target}") as bar:
         task = bar.add_task("", total=len(cases))
-        finished = asyncio.run(
+        finished = run_async(
+            services,
             evaluate_app(
                 services,
                 actor(),
@@ -63,7 +64,7 @@ def run(
                 cases,
                 target,
                 lambda done: bar.update(task, completed=done),
-            )
+            ),
         )
     ok, reasons = gate(finished, thresholds)
 

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from mainstay.cli.context import local_services
-from mainstay.cli.output import JsonFlag, emit, err, progress_bar, say, table
+from mainstay.cli.output import JsonFlag, emit, progress_bar, say, table
 from mainstay.core.config import load_settings
 from mainstay.models import install
-from mainstay.retrieval import convert_minilm
+from mainstay.retrieval import convert
 
 app = typer.Typer(no_args_is_help=True, help="Models: list, add, remove.")
 
@@ -43,8 +43,13 @@ def add(
             def show(done: int, total: int, task: object = task) -> None:
                 bar.update(task, completed=done >> 20, total=total >> 20)  # type: ignore[arg-type]
 
-            added.append(install.add(name, settings.models_dir, show, converters={"minilm": convert_minilm}))
-    emit(added, json, lambda: [err.print(f"{m.name}: ready in {m.path}", markup=False) for m in added])
+            added.append(install.add(name, settings.models_dir, show, converters={"minilm": convert}))
+
+    def render() -> None:
+        for model in added:
+            say(f"{model.name}: ready, {model.bytes / 1e6:.0f} MB")
+
+    emit(added, json, render)
 
 
 @app.command()

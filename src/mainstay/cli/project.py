@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -15,8 +16,8 @@ import typer
 from mainstay.cli.context import actor, local_services, project_here
 from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say, table
 from mainstay.core.errors import Conflict, InvalidInput
-from mainstay.delivery import Plan, project_schema
-from mainstay.publish import Published, publish
+from mainstay.delivery import Change, project_schema
+from mainstay.services import Published, publish
 
 MARKS = {"create": "+", "update": "~", "none": " "}
 
@@ -66,16 +67,16 @@ def plan(json: JsonFlag = False) -> None:
     assert project is not None
     with local_services() as services:
         shown = services.delivery.plan(project)
-    emit(shown, json, lambda: render_plan(shown))
+    emit(shown, json, lambda: render_changes(shown.changes))
 
 
-def render_plan(shown: Plan) -> None:
+def render_changes(changes: Sequence[Change]) -> None:
     """One line a change, then its diff."""
-    for change in shown.changes:
+    for change in changes:
         out.print(f"{MARKS[change.action]} {change.kind} {change.name}  {change.summary}", markup=False)
         if change.diff:
             out.print(change.diff.rstrip("\n"), markup=False)
-    if all(c.action == "none" for c in shown.changes):
+    if all(c.action == "none" for c in changes):
         say("Nothing to change.")
 
 

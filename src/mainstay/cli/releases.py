@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from mainstay.cli.context import actor, local_services
-from mainstay.cli.output import JsonFlag, emit, out, say, table
+from mainstay.cli.output import JsonFlag, emit, say, table
+from mainstay.cli.project import render_changes
 from mainstay.core.clock import to_iso
 from mainstay.core.content import short
 from mainstay.core.errors import InvalidInput
@@ -72,7 +73,7 @@ def diff(
     """Show what differs between two releases: prompt, model, knowledge, policy, settings."""
     with local_services() as services:
         shown = services.delivery.diff(app_name, release_number(a), release_number(b))
-    emit(shown, json, lambda: out.print(shown.text(), markup=False))
+    emit(shown, json, lambda: render_changes(shown.changes))
 
 
 @app.command()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import signal
 import threading
+from collections.abc import Coroutine
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 import uvicorn
+import uvloop
 
 from mainstay.app import build_app
 from mainstay.cli.context import actor, project_here
@@ -16,20 +23,27 @@ from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say
 from mainstay.cli.project import Bar, render_published
 from mainstay.core.config import Settings, load_settings
 from mainstay.core.database import Database
-from mainstay.core.errors import Unavailable
+from mainstay.core.errors import MainstayError, Unavailable
 from mainstay.core.migrations import migrate as migrate_database
 from mainstay.core.migrations import revisions
+from mainstay.delivery import Project
 from mainstay.services import (
     DataFolderLock,
+    Janitor,
     Services,
     announce_server,
     build_services,
     close_services,
     local_admin,
     local_key,
+    prune_traces,
+    publish,
     sign_in_link,
 )
-from mainstay.services.publish import publish
+
+STOP_TIMEOUT_S = 15
+
+T = TypeVar("T")
 
 
 class RunningServer:
@@ -38,38 +52,72 @@ class RunningServer:
     `base_url` is where it answers, `key` a token for local clients. Only one runs on a data folder.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, project: Project | None = None) -> None:
         self.settings = settings
-        self._lock = DataFolderLock(settings.data_dir)
+        self.project = project
         self.services: Services
         self.base_url: str
         self.key: str
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="mainstay-server", daemon=True)
 
     def __enter__(self) -> RunningServer:
-        self._lock.acquire()
-        self.services = build_services(self.settings, project_here(), serve=True)
-        self.key = local_key(self.services)
-        self._server = uvicorn.Server(uvicorn_config(self.services))
-        self._thread = threading.Thread(target=self._server.run, name="mainstay-server", daemon=True)
-        self._thread.start()
-        self.base_url = self._wait_until_up()
-        announce_server(self.settings, self.base_url)
+        with ExitStack() as undo:
+            lock = DataFolderLock(self.settings.data_dir)
+            lock.acquire()
+            undo.callback(lock.release)
+            self.services = build_services(self.settings, self.project, serve=True)
+            undo.callback(close_services, self.services)
+            self.key = local_key(self.services)
+            self._server = uvicorn.Server(uvicorn_config(self.services))
+            self._thread.start()
+            undo.callback(self._stop)
+            self.base_url = self._wait_until_up()
+            announce_server(self.settings, self.base_url)
+            janitor = Janitor({"retention of traces": partial(prune_traces, self.services)})
+            janitor.start()
+            undo.callback(janitor.close)
+            self._undo = undo.pop_all()
         return self
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._server.serve())
+
+    def _stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=STOP_TIMEOUT_S)
 
     def _wait_until_up(self) -> str:
         while not self._server.started:
             self._thread.join(0.01)
             if not self._thread.is_alive():
-                self._lock.release()
                 raise Unavailable(
                     f"The server could not listen on {self.settings.host}:{self.settings.port}.",
-                    fix="Another program may hold that port; choose one: --port 0 takes a free one.",
+                    fix="Another program may hold that port; `--port 0` takes a free one.",
                 )
         port = self._server.servers[0].sockets[0].getsockname()[1]
         return f"http://{self.settings.host}:{port}"
 
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run asynchronous work on the server's loop, where its connections and engines live."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def warm_up(self) -> None:
+        """Load the local models of what is in production, in the background."""
+        models = {r.model for n, r in self.services.snapshots.current.runnables.items() if "@" not in n}
+        for model in sorted(models):
+            asyncio.run_coroutine_threadsafe(self._warm_up(model), self._loop)
+
+    async def _warm_up(self, model: str) -> None:
+        try:
+            await self.services.catalog.warm_up(model)
+        except MainstayError as error:  # the first question will say so, too
+            logging.getLogger(__name__).warning("%s is not ready: %s", model, error)
+
     def wait(self) -> None:
-        """Until interrupted."""
+        """Until interrupted or told to end."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             while self._thread.is_alive():
                 self._thread.join(0.5)
@@ -79,10 +127,7 @@ class RunningServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.should_exit = True
-        self._thread.join(timeout=15)
-        close_services(self.services)
-        self._lock.release()
+        self._undo.close()
 
 
 def uvicorn_config(services: Services) -> uvicorn.Config:
@@ -91,7 +136,6 @@ def uvicorn_config(services: Services) -> uvicorn.Config:
         build_app(services),
         host=settings.host,
         port=settings.port,
-        loop="uvloop",
         http="httptools",
         lifespan="on",
         access_log=False,
@@ -113,15 +157,16 @@ def up(
 ) -> None:
     """Apply this folder's project, serve it, and print the address and a one-time sign-in link."""
     settings = load_settings({"host": host, "port": port, "data_dir": data_dir})
-    with RunningServer(settings) as server:
-        project = project_here()
+    project = project_here()
+    with RunningServer(settings, project) as server:
         if project is not None and apply_project:
             with progress_bar("apply") as bar:
                 published = publish(server.services, actor(), project, note="mainstay up", progress=Bar(bar))
             if not json:
                 render_published(published)
+        server.warm_up()
         data = addresses(server)
-        emit(data, json, lambda: show_addresses(data, project.app_names() if project else []))
+        emit(data, json, lambda: show_addresses(data, list(project.apps) if project else []))
         server.wait()
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from mainstay.cli.context import actor, local_services
+from mainstay.cli.context import actor, local_services, run_async
 from mainstay.cli.output import JsonFlag, emit, out, say, table
-from mainstay.core.errors import NotFound
 from mainstay.core.money import show_usd
 from mainstay.observe import TraceFilter, waterfall
 from mainstay.services import prune_traces, replay_trace
@@ -55,8 +53,6 @@ def show(trace_id: TraceId, json: JsonFlag = False) -> None:
     """Show a trace as a waterfall of its steps."""
     with local_services() as services:
         spans = services.traces.get(trace_id)
-    if not spans:
-        raise NotFound(f"No trace has the id {trace_id}.", fix="See: mainstay trace list")
 
     def render() -> None:
         lines = waterfall(spans)
@@ -78,13 +74,13 @@ def replay(
 ) -> None:
     """Ask a recorded question again on another release, and show both answers."""
     with local_services() as services:
-        result = asyncio.run(replay_trace(services, actor(), trace_id, on))
+        result = run_async(services, replay_trace(services, actor(), trace_id, on))
 
     def render() -> None:
         out.print(f"question: {result.question}", markup=False)
-        out.print(f"\nthen ({result.original_target}):\n{result.original_answer}", markup=False)
-        out.print(f"\nnow ({result.replay_target}):\n{result.replay_answer}", markup=False)
-        say(f"new trace: {result.replay_trace_id}")
+        out.print(f"\nthen ({result.original_model}):\n{result.original.text}", markup=False)
+        out.print(f"\nnow ({result.model}):\n{result.again.error or result.again.text}", markup=False)
+        say(f"new trace: {result.again.trace_id}")
 
     emit(result, json, render)
 

@@ -1,42 +1,44 @@
-"""The parts of a running Mainstay, wired once in `build_services` and handed to the ways in."""
+"""Services: the layers wired together, and the few actions that span them."""
 
-from __future__ import annotations
+from mainstay.services.actions import (
+    LOCAL_ADMIN,
+    evaluate_app,
+    local_admin,
+    local_key,
+    may_see,
+    prune_traces,
+    replay_trace,
+    sign_in_link,
+    visible_version,
+    visible_versions,
+    wait_for_trace,
+)
+from mainstay.services.build import build_services, close_services, open_database
+from mainstay.services.container import Services
+from mainstay.services.folder import DataFolderLock, announce_server, running_server
+from mainstay.services.janitor import Janitor
+from mainstay.services.publish import Published, publish
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from mainstay.core.config import Settings
-from mainstay.core.database import Database
-
-if TYPE_CHECKING:
-    from mainstay.delivery import Delivery
-    from mainstay.evaluate import EvalStore
-    from mainstay.govern import AuditLog, KeyStore, Sessions, UserStore
-    from mainstay.guard import Guard
-    from mainstay.knowledge import Library
-    from mainstay.models import Catalog
-    from mainstay.observe import Metrics, Recorder, TraceStore
-    from mainstay.retrieval import Indexes
-    from mainstay.serving import Gateway
-
-
-@dataclass(frozen=True)
-class Services:
-    """Everything a route, page or command may call. Layers stay behind their own public names."""
-
-    settings: Settings
-    database: Database
-    keys: KeyStore
-    users: UserStore
-    sessions: Sessions
-    audit: AuditLog
-    recorder: Recorder
-    traces: TraceStore
-    metrics: Metrics
-    catalog: Catalog
-    library: Library
-    indexes: Indexes
-    guard: Guard
-    evaluations: EvalStore
-    delivery: Delivery
-    gateway: Gateway
+__all__ = [
+    "LOCAL_ADMIN",
+    "DataFolderLock",
+    "Janitor",
+    "Published",
+    "Services",
+    "announce_server",
+    "build_services",
+    "close_services",
+    "evaluate_app",
+    "local_admin",
+    "local_key",
+    "may_see",
+    "open_database",
+    "prune_traces",
+    "publish",
+    "replay_trace",
+    "running_server",
+    "sign_in_link",
+    "visible_version",
+    "visible_versions",
+    "wait_for_trace",
+]

@@ -1,0 +1,128 @@
+"""Actions that span layers: sign-in links, local access, evaluation, replay, retention, what a caller may see."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from mainstay.core.content import write_atomically
+from mainstay.core.errors import NotFound
+from mainstay.evaluate import Case, Run, run_dataset
+from mainstay.govern import SYSTEM, Identity, User, apply_retention, local_identity
+from mainstay.knowledge import DocumentVersion
+from mainstay.services.container import Services
+from mainstay.services.folder import local_key_path
+from mainstay.serving import Replayed, app_caller, replay
+
+LOCAL_ADMIN = "admin@localhost"
+_TRACE_WAIT_S = 30.0
+
+
+def sign_in_link(services: Services, actor: Identity, user_id: str, base_url: str | None = None) -> str:
+    """An address that signs this user in once, within 15 minutes."""
+    settings = services.settings
+    base = settings.public_url or base_url or f"http://{settings.host}:{settings.port}"
+    return f"{base}/sign-in/link/{services.sessions.create_link(actor, user_id).reveal()}"
+
+
+def local_admin(services: Services) -> User:
+    """The administrator of this installation, made on first use; signs in by link only."""
+    found = services.users.by_email(LOCAL_ADMIN)
+    return found or services.users.create(local_identity(), LOCAL_ADMIN, "Local administrator", "admin", None)
+
+
+def local_key(services: Services) -> str:
+    """A key for commands on this data folder, in a file only its owner may read; made anew when revoked."""
+    path = local_key_path(services.settings)
+    active = {key.token_hash for key in services.keys.active()}
+    if path.exists():
+        token = path.read_text().strip()
+        if services.keys.hash_token(token) in active:
+            return token
+    _, secret = services.keys.create(local_identity(), "local commands", role="admin")
+    write_atomically(path, secret.reveal().encode(), mode=0o600)
+    services.refresher.refresh()
+    return secret.reveal()
+
+
+async def evaluate_app(
+    services: Services,
+    actor: Identity,
+    dataset: str,
+    cases: Sequence[Case],
+    target: str,
+    progress: Callable[[int], None],
+    nonce: str = "",
+) -> Run:
+    """Ask every case of `target`, score and store; a run with the same nonce goes on where it was cut off."""
+    await asyncio.to_thread(services.refresher.refresh)
+    runnable = services.snapshots.current.resolve(target)
+    pinned, digest = target, ""
+    if runnable is not None:  # name the release itself: the pointer may move while the run goes on
+        pinned, digest = f"{runnable.release.app}@r{runnable.release.number}", runnable.release.digest
+    return await run_dataset(
+        cases,
+        pinned,
+        app_caller(services.deps, actor),
+        store=services.evaluations,
+        actor=actor,
+        dataset=dataset,
+        target_digest=digest,
+        nonce=nonce,
+        concurrency=services.settings.engine_slots,
+        progress=progress,
+    )
+
+
+async def replay_trace(services: Services, actor: Identity, trace_id: str, on: str | None) -> Replayed:
+    """Ask a recorded question again. Raises NotFound for an unknown trace."""
+    await asyncio.to_thread(services.refresher.refresh)
+    spans = await asyncio.to_thread(services.traces.get, trace_id)
+    return await replay(list(spans), services.deps, actor, on=on)
+
+
+def prune_traces(services: Services, actor: Identity = SYSTEM) -> int:
+    """Delete day files past `trace_retention_days`; the number deleted. Audited when there were any."""
+    return apply_retention(
+        services.database,
+        "traces",
+        services.settings.trace_retention_days,
+        lambda cut_ns: len(services.traces.prune(cut_ns)),
+        actor=actor,
+    )
+
+
+def visible_versions(services: Services, caller: Identity, corpus: str) -> list[DocumentVersion]:
+    """Documents of the head snapshot that the caller may see. Raises NotFound for an unknown corpus."""
+    head = services.library.head(corpus)
+    versions = (services.library.version(v) for v in head.entries.values())
+    return [v for v in versions if may_see(caller, v)]
+
+
+def visible_version(services: Services, caller: Identity, version_id: str) -> DocumentVersion:
+    """One version; one that the caller may not see is not found, so that its existence stays hidden."""
+    version = services.library.version(version_id)
+    if not may_see(caller, version):
+        raise NotFound(f"There is no document version {version_id!r}.")
+    return version
+
+
+def may_see(caller: Identity, version: DocumentVersion) -> bool:
+    """Unlabelled documents are for everyone; labelled ones for callers of one of their groups."""
+    return not version.labels or bool(version.labels & caller.groups)
+
+
+def wait_for_trace(services: Services, trace_id: str) -> None:
+    """Until a recorded trace is readable. Raises NotFound when it is not there in time."""
+    deadline = time.monotonic() + _TRACE_WAIT_S
+    services.recorder.flush()
+    services.drain.flush()
+    while time.monotonic() < deadline:
+        try:
+            if services.traces.get(trace_id):
+                return
+        except NotFound:
+            pass
+        time.sleep(0.05)
+    raise NotFound(f"The trace {trace_id} was not stored within {_TRACE_WAIT_S:g} seconds.")

@@ -1,0 +1,186 @@
+"""Wires the layers: the one place that knows every part, and hands lower layers what higher ones do for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mainstay.core.config import Settings
+from mainstay.core.content import BlobStore, digest_json
+from mainstay.core.database import Database, read_change_counter
+from mainstay.core.migrations import check, migrate, revisions
+from mainstay.core.secret import load_or_create_master_key
+from mainstay.core.yamlfile import load_yaml
+from mainstay.delivery import Delivery, Project
+from mainstay.evaluate import EvalStore
+from mainstay.govern import AuditLog, KeyStore, Sessions, UserStore, identity_of, sign_audit_with
+from mainstay.guard import Guard, default_policy
+from mainstay.knowledge import Library
+from mainstay.models import Catalog, EngineSettings, read_models_config
+from mainstay.observe import Drain, Metrics, OtlpExporter, Recorder, Spool, TraceStore
+from mainstay.retrieval import Embedder, ExtractiveSelector, GroundingScorer, Indexes, MiniLmEmbedder
+from mainstay.services.container import Services
+from mainstay.services.metering import MeteredSink
+from mainstay.serving import (
+    Deps,
+    ExactCache,
+    Gateway,
+    Journal,
+    Ledger,
+    RateLimiter,
+    Refresher,
+    ServingSnapshot,
+    SnapshotHolder,
+)
+
+
+class LazyEmbedder:
+    """MiniLM, loaded on first use: most commands and pages never embed."""
+
+    name = "local/minilm"
+
+    def __init__(self, models_dir: Path, threads: int) -> None:
+        self._models_dir = models_dir
+        self._threads = threads
+        self._loaded: MiniLmEmbedder | None = None
+
+    def _load(self) -> MiniLmEmbedder:
+        if self._loaded is None:
+            self._loaded = MiniLmEmbedder.load(self._models_dir, threads=self._threads)
+        return self._loaded
+
+    @property
+    def fingerprint(self) -> str:
+        return self._load().fingerprint
+
+    @property
+    def dimension(self) -> int:
+        return self._load().dimension
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._load().embed(texts)
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        return self._load().count_tokens(texts)
+
+
+def build_services(settings: Settings, project: Project | None = None, *, serve: bool = False) -> Services:
+    """All parts on one data folder. `serve`: keep a ledger journal, drain the spool and follow changes."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = open_database(settings)
+    master = load_or_create_master_key(settings.data_dir / "master.key")
+    sign_audit_with(database, master)
+    keys = KeyStore(database, master)
+    library = Library(database, BlobStore(settings.data_dir / "blobs"))
+    embedder = LazyEmbedder(settings.models_dir, settings.engine_threads)
+    indexes = Indexes(settings.data_dir / "indexes", library, embedder)
+    catalog = _catalog(settings, project, embedder)
+    delivery = Delivery(database, library)
+    observe = settings.data_dir / "observe"
+    spool, traces, metrics = Spool(observe / "spool"), TraceStore(observe), Metrics()
+    exporter = OtlpExporter(settings.otlp_export_url) if settings.otlp_export_url else None
+    recorder = Recorder(
+        spool, settings.capture_content, (exporter,) if exporter else (), metrics.dropped("spool")
+    )
+    drain = Drain(spool, traces, metrics.dropped("store"))
+    metrics.watch_spool(drain.pending_bytes)
+    holder = SnapshotHolder(ServingSnapshot("empty"))
+    refresher = Refresher(
+        holder,
+        lambda: read_change_counter(database),
+        lambda: serving_snapshot(keys, delivery, catalog, read_change_counter(database)),
+    )
+    guard = Guard.load()
+    deps = Deps(
+        snapshots=holder,
+        models=catalog,
+        retriever=indexes,
+        scorer=GroundingScorer.load(),
+        guard=guard,
+        version_text=lambda version_id: library.version(version_id).text,
+        ledger=Ledger(Journal(settings.data_dir / "ledger" / "journal.jsonl") if serve else None),
+        rates=RateLimiter(),
+        cache=ExactCache(),
+        sink=MeteredSink(recorder, metrics),
+    )
+    gateway = Gateway(deps, keys.hash_token, embedder=embedder, body_limit_bytes=settings.body_limit_mb << 20)
+    services = Services(
+        settings=settings,
+        database=database,
+        keys=keys,
+        users=UserStore(database),
+        sessions=Sessions(database, master, settings.session_hours),
+        audit=AuditLog(database),
+        spool=spool,
+        recorder=recorder,
+        traces=traces,
+        drain=drain,
+        exporter=exporter,
+        metrics=metrics,
+        catalog=catalog,
+        library=library,
+        indexes=indexes,
+        guard=guard,
+        evaluations=EvalStore(database),
+        delivery=delivery,
+        deps=deps,
+        gateway=gateway,
+        snapshots=holder,
+        refresher=refresher,
+    )
+    if serve:
+        refresher.refresh()
+        refresher.start()
+        drain.start()
+    return services
+
+
+def open_database(settings: Settings) -> Database:
+    """The control database at the schema this program needs.
+
+    An empty one, and the embedded one, are migrated here. Any other is somebody's server: its schema
+    is changed only by `mainstay migrate`, and a wrong one stops start-up.
+    """
+    database = Database(settings.database_url.reveal())
+    current, _ = revisions(database)
+    if current is None or database.dialect == "sqlite":
+        migrate(database)
+    check(database)
+    return database
+
+
+def serving_snapshot(keys: KeyStore, delivery: Delivery, catalog: Catalog, counter: int) -> ServingSnapshot:
+    """What gateways serve now; named by the change it includes."""
+    active = keys.active()
+    return ServingSnapshot(
+        id=f"s{counter}-{digest_json([k.id for k in active])[7:15]}",
+        keys={key.token_hash: (key, identity_of(key)) for key in active},
+        runnables=delivery.runnables(),
+        models=tuple(info.name for info in catalog.names()),
+        default_policy=default_policy(),
+    )
+
+
+def _catalog(settings: Settings, project: Project | None, embedder: Embedder) -> Catalog:
+    engine = EngineSettings(settings.engine_threads, settings.engine_slots, settings.engine_context)
+    config = read_models_config(None if project is None else load_yaml(project.path))
+    return Catalog(config, settings.models_dir, os.environ, engine, ExtractiveSelector(embedder))
+
+
+def close_services(services: Services) -> None:
+    """Make everything recorded durable and readable, then let go of every part."""
+    services.refresher.close()
+    services.recorder.close()
+    services.spool.close()
+    services.drain.flush()
+    services.drain.close()
+    if services.exporter is not None:
+        services.exporter.close()
+    services.deps.ledger.close()
+    services.traces.close()
+    services.indexes.close()
+    services.database.close()

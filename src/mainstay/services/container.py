@@ -1,0 +1,48 @@
+"""The parts of a running Mainstay, handed to the ways in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mainstay.core.config import Settings
+from mainstay.core.database import Database
+from mainstay.delivery import Delivery
+from mainstay.evaluate import EvalStore
+from mainstay.govern import AuditLog, KeyStore, Sessions, UserStore
+from mainstay.guard import Guard
+from mainstay.knowledge import Library
+from mainstay.models import Catalog
+from mainstay.observe import Drain, Metrics, OtlpExporter, Recorder, Spool, TraceStore
+from mainstay.retrieval import Indexes
+from mainstay.serving import Deps, Gateway, Refresher, SnapshotHolder
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything a route, page or command may call. Layers stay behind their own public names.
+
+    `deps` is what the gateway answers with; in-process callers hand it to `serving.answer` and `serving.ask`.
+    """
+
+    settings: Settings
+    database: Database
+    keys: KeyStore
+    users: UserStore
+    sessions: Sessions
+    audit: AuditLog
+    spool: Spool
+    recorder: Recorder
+    traces: TraceStore
+    drain: Drain
+    exporter: OtlpExporter | None
+    metrics: Metrics
+    catalog: Catalog
+    library: Library
+    indexes: Indexes
+    guard: Guard
+    evaluations: EvalStore
+    delivery: Delivery
+    deps: Deps
+    gateway: Gateway
+    snapshots: SnapshotHolder
+    refresher: Refresher
