@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 class Embedder(Protocol):
     """Turns texts into unit vectors. The same text gives the same vector in any batch."""
 
-    name: str
-    fingerprint: str
-    dimension: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Shape (len(texts), dimension), rows of length 1."""
