@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
+from mainstay.core.database import Database, read_change_counter
 from mainstay.core.errors import Unauthenticated
+from mainstay.govern import KeyStore, local_identity
 from mainstay.govern.types import ApiKey, Identity
 from mainstay.models import ProviderAuthFailed, ProviderRateLimited
 from mainstay.models.types import Usage
 from mainstay.serving.cache import ExactCache, cache_key
 from mainstay.serving.errors import BadField, InsufficientQuota, reply_to
 from mainstay.serving.requests import read_chat_request, refuse_extra
-from mainstay.serving.snapshot import Refresher, ServingSnapshot, SnapshotHolder, may_use
+from mainstay.serving.snapshot import Refresher, ServingSnapshot, SnapshotHolder, build_snapshot, may_use
 from mainstay.serving.types import Final
 
 USER = {"role": "user", "content": "Hello"}
@@ -217,3 +219,22 @@ def test_a_failed_rebuild_keeps_the_old_snapshot_and_tries_again() -> None:
     broken[0] = False
     assert refresher.refresh()
     assert (holder.current.id, holder.failure) == ("new", None)
+
+
+def test_a_revoked_key_is_refused_after_the_next_poll(sqlite_database: Database) -> None:
+    keys = KeyStore(sqlite_database, b"k" * 32)
+    created, token = keys.create(local_identity(), "ci")
+
+    def build() -> ServingSnapshot:
+        counter = read_change_counter(sqlite_database)
+        return build_snapshot(counter, keys.active(), {}, ("local/extractive",))
+
+    holder = SnapshotHolder(build())
+    refresher = Refresher(holder, lambda: read_change_counter(sqlite_database), build)
+    before = holder.current
+    assert before.identify(keys.hash_token(token.reveal()), 0)[1].name == "ci"
+    keys.revoke(local_identity(), created.id)
+    assert refresher.refresh()
+    with pytest.raises(Unauthenticated):
+        holder.current.identify(keys.hash_token(token.reveal()), 0)
+    assert holder.current.id != before.id

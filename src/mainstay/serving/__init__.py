@@ -16,7 +16,7 @@ from mainstay.serving.pipeline import answer, ask
 from mainstay.serving.rates import RateLimiter
 from mainstay.serving.replay import Replayed, recorded_answer, replay
 from mainstay.serving.requests import read_chat_request
-from mainstay.serving.snapshot import Refresher, ServingSnapshot, SnapshotHolder, may_use
+from mainstay.serving.snapshot import Refresher, ServingSnapshot, SnapshotHolder, build_snapshot, may_use
 from mainstay.serving.types import (
     Call,
     ChatRequest,
@@ -64,6 +64,7 @@ __all__ = [
     "app_caller",
     "ask",
     "ask_messages",
+    "build_snapshot",
     "citation_body",
     "finding_body",
     "is_refusal",

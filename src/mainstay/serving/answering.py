@@ -68,7 +68,7 @@ async def _judged(
 ) -> AsyncGenerator[str, None]:
     """Cut, judge off the event loop, show what may be shown; stops reading when a sentence is blocked."""
     judge = SentenceJudge(run.deps.guard, policy, run.passages, run.deps.scorer, run.deps.version_text)
-    cutter = SentenceCutter()
+    cutter = SentenceCutter(drop_markers=bool(run.passages))
     try:
         async with aclosing(words):
             async for piece in words:
@@ -82,6 +82,8 @@ async def _judged(
                 yield shown
             if text.blocked:
                 return
+        if cutter.tail and run.shown and not run.passages:
+            yield cutter.tail
     finally:
         run.findings.extend(text.findings)
 

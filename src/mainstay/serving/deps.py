@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,7 +38,7 @@ class Retriever(Protocol):
         snapshot_id: str,
         query: str,
         settings: RetrievalSettings,
-        groups: AbstractSet[str] = frozenset(),
+        groups: frozenset[str] = frozenset(),
     ) -> Retrieved: ...
 
 

@@ -52,20 +52,35 @@ def is_refusal(text: str, policy: Policy) -> bool:
 
 
 class SentenceCutter:
-    """Cuts a growing text into complete sentences, each with the white space before it."""
+    """Cuts a growing text into complete sentences, each with what stands before it.
 
-    def __init__(self) -> None:
+    With `drop_markers`, citation markers such as `[1]` are taken out; without, gaps, sentences and
+    `tail` together are the text, character by character.
+    """
+
+    def __init__(self, drop_markers: bool) -> None:
+        self._drop_markers = drop_markers
         self._buffer = ""
 
     def feed(self, text: str) -> list[tuple[str, str]]:
         """(gap, sentence) of every sentence that is complete now: another one has begun behind it."""
-        self._buffer = _MARKER.sub("", self._buffer + text)
+        self._append(text)
         return self._cut(split_sentences(self._buffer)[:-1])
 
     def rest(self) -> list[tuple[str, str]]:
         """What is left when the text is at its end."""
-        self._buffer = _MARKER.sub("", self._buffer)
+        self._append("")
         return self._cut(split_sentences(self._buffer))
+
+    @property
+    def tail(self) -> str:
+        """After `rest`: what stands behind the last sentence, without letters or digits (a closing fence)."""
+        return self._buffer
+
+    def _append(self, text: str) -> None:
+        self._buffer += text
+        if self._drop_markers:
+            self._buffer = _MARKER.sub("", self._buffer)
 
     def _cut(self, spans: Sequence[tuple[int, int]]) -> list[tuple[str, str]]:
         done, at = [], 0
@@ -120,7 +135,8 @@ class SentenceJudge:
 
     def _scored(self, text: str) -> Judged:
         support = self._scorer.support(text, self._passages)
-        if support.score >= self._policy.grounding.threshold and support.passage is not None:
+        found = support.passage is not None and support.start is not None
+        if found and support.score >= self._policy.grounding.threshold:
             citation = cite(support, self._passages)
             # A citation is shown only if its quote stands in the stored document at its very place.
             if verify_citation(citation, self._version_text(citation.version_id)):

@@ -116,9 +116,7 @@ class EventWriter:
         try:
             yield
         finally:
-            pinger.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await pinger
+            await _stop(pinger)
 
     async def _ping(self) -> None:
         loop = asyncio.get_running_loop()

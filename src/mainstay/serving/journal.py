@@ -18,7 +18,6 @@ from typing import Any
 
 import orjson
 
-from mainstay.core.content import write_atomically
 from mainstay.core.errors import Conflict, Unavailable
 
 log = logging.getLogger(__name__)
@@ -48,6 +47,7 @@ class Journal:
         self._lock = threading.Lock()
         self._dirty = threading.Event()
         self._stopping = threading.Event()
+        self._since: list[bytes] | None = None
         self._compact: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._run, name="ledger-journal", daemon=True)
         self._thread.start()
@@ -56,7 +56,7 @@ class Journal:
         return self._entries
 
     def on_large(self, compact: Callable[[], None]) -> None:
-        """`compact` is called from the journal's thread when the file has grown large; it calls `rewrite`."""
+        """`compact` is called from the journal's thread when the file has grown large; it rewrites the file."""
         self._compact = compact
 
     def append(self, entry: Entry) -> None:
@@ -68,19 +68,45 @@ class Journal:
             except OSError as error:
                 raise _unavailable(error.strerror) from error
             self._size += written
+            if self._since is not None:
+                self._since.append(_line(entry))
             self._torn = written < len(line)
         self._dirty.set()
         if self._torn:
             raise _unavailable("the disk is full")
 
     def rewrite(self, entries: Iterable[Entry]) -> None:
-        """Replace the whole file atomically; nothing may be appended meanwhile (the ledger's lock sees to it)."""
-        data = b"".join(_line(entry) for entry in entries)
+        """Replace the whole file by the same state in fewer entries: `begin_rewrite` and `finish_rewrite`."""
+        self.begin_rewrite()
+        self.finish_rewrite(entries)
+
+    def begin_rewrite(self) -> None:
+        """From now on, what is appended goes into the old file and, at the end, into the new one.
+
+        Call it while nothing else can append, with the entries of that moment in hand.
+        """
         with self._lock:
-            write_atomically(self._path, data)
-            os.close(self._fd)
-            self._fd = _open(self._path)
-            self._size, self._torn = len(data), False
+            self._since = []
+
+    def finish_rewrite(self, entries: Iterable[Entry]) -> None:
+        """Write and sync the new file without keeping anybody waiting, then switch by a rename."""
+        beside = self._path.with_suffix(".new")
+        handle = os.open(beside, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            _write_all(handle, b"".join(_line(entry) for entry in entries))
+            os.fsync(handle)
+            with self._lock:
+                _write_all(handle, b"".join(self._since or ()))
+                beside.replace(self._path)
+                old, self._fd = self._fd, handle
+                self._size, self._torn = os.fstat(handle).st_size, False
+                self._since = None
+        except BaseException:
+            self._since = None
+            os.close(handle)
+            raise
+        os.close(old)
+        self._dirty.set()
 
     def close(self) -> None:
         """Sync and release the file."""
@@ -142,6 +168,12 @@ def _parsed(line: bytes) -> Entry | None:
 
 def _open(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
 
 
 def _claim(path: Path) -> int:

@@ -212,9 +212,11 @@ class Ledger:
             self._spent[hold.account] = self._spent.get(hold.account, 0) + cost_nusd
 
     def _compact(self) -> None:
-        with self._lock:
-            assert self._journal is not None
-            self._journal.rewrite(self._balances())
+        assert self._journal is not None
+        with self._lock:  # nobody appends between the state and the mark; the slow writing is outside
+            entries = list(self._balances())
+            self._journal.begin_rewrite()
+        self._journal.finish_rewrite(entries)
 
     def _balances(self) -> Iterator[Entry]:
         """The state in the fewest entries; windows that are over are dropped unless a hold is open in one."""

@@ -144,6 +144,7 @@ async def guard_input(run: Run) -> None:
             run.findings.extend(verdict.findings)
             step.set(Attr.GUARD, [finding_body(f) for f in run.findings] or None)
             if verdict.action == "block":
+                run.describe_blocked(verdict)
                 raise ContentBlocked(
                     policy.blocked_message,
                     fix="Rephrase the message.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from mainstay.core.errors import MainstayError
 from mainstay.delivery.types import RunnableRelease
-from mainstay.guard.types import Finding, Policy
+from mainstay.guard.types import Finding, Policy, Verdict
 from mainstay.models import cost_nusd, estimate_usage
 from mainstay.models.types import ChatCall, ChatMessage, Delta, FinishReason, Target, Usage
 from mainstay.observe import Metrics, TraceBuilder
@@ -242,6 +242,11 @@ class Run:
     def describe_messages(self) -> None:
         """Record the messages, as the guard lets them go on: what it masks is not stored either."""
         self.trace.set(Attr.INPUT_MESSAGES, message_bodies(self.messages))
+
+    def describe_blocked(self, verdict: Verdict) -> None:
+        """Record of a refused message what its findings show, which is masked; never the message itself."""
+        seen = " … ".join(f.excerpt for f in verdict.findings if f.excerpt)
+        self.trace.set(Attr.INPUT_MESSAGES, [{"role": "user", "content": f"[refused] {seen}".strip()}])
 
     def describe_release(self, runnable: RunnableRelease) -> None:
         self.trace.set(Attr.OPERATION, "invoke_agent")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mainstay.core.clock import Clock, now_us
 from mainstay.core.errors import Unauthenticated
 from mainstay.delivery.types import RunnableRelease
+from mainstay.govern import identity_of
 from mainstay.govern.types import ApiKey, Identity
 from mainstay.guard.types import Policy
 
@@ -50,6 +51,18 @@ class ServingSnapshot:
         if found[0].expires_at_us is not None and found[0].expires_at_us <= at_us:
             raise Unauthenticated("This API key has expired.", fix="Ask an administrator for a new one.")
         return found
+
+
+def build_snapshot(
+    change_counter: int,
+    keys: Iterable[ApiKey],
+    runnables: Mapping[str, RunnableRelease],
+    models: Iterable[str],
+    default_policy: Policy | None = None,
+) -> ServingSnapshot:
+    """A snapshot of what the stores give; read the change counter before the stores."""
+    by_hash = {key.token_hash: (key, identity_of(key)) for key in keys}
+    return ServingSnapshot(f"s{change_counter}", by_hash, dict(runnables), tuple(models), default_policy)
 
 
 def may_use(key: ApiKey | None, name: str) -> bool:
