@@ -177,8 +177,9 @@ class Delivery:
     def runnables(self) -> Mapping[str, RunnableRelease]:
         """What gateways serve: every release under `app@rN`, every pointer under `app@env`, production as `app`."""
         with self._db.read() as connection:
-            releases = store.release_list(connection)
+            # Pointers first: releases are only ever added, so each pointer's release is then among those read.
             pointers = store.pointers(connection)
+            releases = store.release_list(connection)
             return self._assembler.assemble(connection, releases, pointers)
 
     # --- pointers ------------------------------------------------------------------------------------------
