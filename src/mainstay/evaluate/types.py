@@ -28,6 +28,16 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetVersion:
+    """Cases under a name; `digest` is of their canonical JSON, `number` counts the versions of the name from 1."""
+
+    name: str
+    number: int
+    digest: str
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """What an app said to a case, as scorers see it. `grounded_share` is of the model's own sentences."""
 
@@ -53,7 +63,8 @@ class AppCaller(Protocol):
 class Mean:
     """Mean over scored items; `missing` were asked for and got no score.
 
-    `ci95`: percentile bootstrap over items (Efron 1979); None below 2 items.
+    `ci95`: percentile bootstrap over items (Efron 1979), or Wilson's interval where all scores are 0 or 1;
+    None below 2 items.
     """
 
     value: float | None

@@ -1,0 +1,65 @@
+"""When texts say the same: folded case, space and number marks; quotes found in passages."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+_THOUSANDS = re.compile(r"(?<=\d)[,'’   ](?=\d{3}(?!\d))")
+_DASHES = re.compile("[\u2010-\u2015\u2212]")
+OVERLAP_MIN = 0.5
+"""Share of a text that must be there where a chunk edge cuts it."""
+
+
+def fold(text: str) -> str:
+    """NFKC, case, white space, dashes and thousands separators folded: `1,000 Kg` and `1000 kg` are equal."""
+    folded = _DASHES.sub("-", unicodedata.normalize("NFKC", text).casefold())
+    folded = " ".join(folded.replace("’", "'").split())
+    return _THOUSANDS.sub("", folded)
+
+
+def says(text: str, expected: str) -> bool:
+    """Does `text` hold `expected`? A number is not found inside a longer one: `30 min` not in `130 minutes`."""
+    wanted = fold(expected)
+    before = r"(?<!\d)(?<!\d[.,])" if wanted[:1].isdigit() else ""
+    after = r"(?!\d|[.,]\d)" if wanted[-1:].isdigit() else ""
+    return bool(wanted) and re.search(before + re.escape(wanted) + after, fold(text)) is not None
+
+
+def fold_space(text: str) -> str:
+    return " ".join(text.split())
+
+
+def overlap(a: str, b: str) -> bool:
+    """Is one within the other, or does the end of one run on as the start of the other, by half of the shorter?"""
+    a, b = fold_space(a), fold_space(b)
+    if not a or not b:
+        return False
+    return a in b or b in a or _joined(a, b, min(len(a), len(b)))
+
+
+def holds(passage: str, quote: str) -> bool:
+    """Does the passage hold the quote, or half of it where a chunk edge cuts it?"""
+    passage, quote = fold_space(passage), fold_space(quote)
+    if not passage or not quote:
+        return False
+    inside = passage in quote and len(passage) >= len(quote) * OVERLAP_MIN
+    return quote in passage or inside or _joined(passage, quote, len(quote))
+
+
+def _joined(a: str, b: str, length: int) -> bool:
+    least = max(1, int(length * OVERLAP_MIN))
+    return _runs_on(a, b, least) or _runs_on(b, a, least)
+
+
+def _runs_on(first: str, second: str, least: int) -> bool:
+    longest = min(len(first), len(second))
+    return any(first.endswith(second[:size]) for size in range(longest, least - 1, -1))
+
+
+def same_document(place: Mapping[str, Any], document: str) -> bool:
+    """Passages and citations name their document under `document` or `uri`; folders before it may be left out."""
+    uri = str(place.get("document") or place.get("uri") or "")
+    return uri == document or uri.endswith("/" + document)
