@@ -35,6 +35,14 @@ _KEPT_VARIABLES = (
     "LD_LIBRARY_PATH",
     "PYTHONPATH",
 )
+# One document at a time needs few threads, and each thread's heap counts against the limit on address space.
+_CHILD_VARIABLES = {
+    "PYTHONUTF8": "1",
+    "OMP_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "TOKIO_WORKER_THREADS": "2",
+    "MALLOC_ARENA_MAX": "2",
+}
 _READY = b"ready"
 
 
@@ -113,7 +121,7 @@ class ParseWorker:
                     str(theirs.fileno()), str(self._limits.memory_mib), str(self._limits.time_s),
                 ],
                 pass_fds=[theirs.fileno()],
-                env=environment | {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"},
+                env=environment | _CHILD_VARIABLES,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
