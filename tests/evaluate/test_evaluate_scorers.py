@@ -80,6 +80,25 @@ def test_a_span_is_found_in_a_passage_of_its_document(
     assert scores["recall_at_k"] == recall
 
 
+@pytest.mark.parametrize(
+    ("line", "recall"),
+    [
+        ("code: EX-02; item: Hotel night; value: 118; unit: EUR per night", 1.0),
+        ("| EX-02 | Hotel night | 118 | EUR per night |", 1.0),
+        ("code: EX-02; item: Hotel night; value: 165; unit: EUR per night", 0.0),
+        ("code: EX-02; item: Hotel night\nvalue: 118; unit: EUR per night", 0.0),
+    ],
+)
+def test_a_row_of_a_table_is_found_with_its_headers(
+    case: MakeCase, answered: MakeAnswer, line: str, recall: float
+) -> None:
+    passage = {"document": "a.csv", "text": f"Rates\n{line}\nEnd"}
+    scores = score(
+        case(spans={"a.csv": "EX-02,Hotel night,118,EUR per night"}), answered(passages=(passage,))
+    )
+    assert scores["recall_at_k"] == recall
+
+
 def test_recall_is_the_share_of_spans_found(case: MakeCase, answered: MakeAnswer) -> None:
     spans = {"a.pdf": QUOTE, "b.md": "The office opens at seven."}
     assert (

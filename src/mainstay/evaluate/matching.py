@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _THOUSANDS = re.compile(r"(?<=\d)[,'’   ](?=\d{3}(?!\d))")
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
+_WORD = re.compile(r"\d+(?:\.\d+)?|\w+")
+ROW_WORDS_MAX = 3
+"""A row with its headers has at most this many times the words of its cells."""
 OVERLAP_MIN = 0.5
 """Share of a text that must be there where a chunk edge cuts it."""
 
@@ -41,12 +44,30 @@ def overlap(a: str, b: str) -> bool:
 
 
 def holds(passage: str, quote: str) -> bool:
-    """Does the passage hold the quote, or half of it where a chunk edge cuts it?"""
+    """Does the passage hold the quote, half of it where a chunk edge cuts it, or its words as a row of a table?"""
+    if row_holds(passage, quote):
+        return True
     passage, quote = fold_space(passage), fold_space(quote)
     if not passage or not quote:
         return False
     inside = passage in quote and len(passage) >= len(quote) * OVERLAP_MIN
     return quote in passage or inside or _joined(passage, quote, len(quote))
+
+
+def row_holds(passage: str, quote: str) -> bool:
+    """Do the words of the quote stand in their order on one line of the passage, headers or marks between them?
+
+    Documents write a row as `a,b` or `a | b`; canonical text as `first: a; second: b`.
+    """
+    wanted = _WORD.findall(quote)
+    return any(_in_order(wanted, _WORD.findall(line)) for line in passage.splitlines())
+
+
+def _in_order(wanted: Sequence[str], words: Sequence[str]) -> bool:
+    if not wanted or not len(wanted) <= len(words) <= len(wanted) * ROW_WORDS_MAX:
+        return False
+    remaining = iter(words)
+    return all(word in remaining for word in wanted)
 
 
 def _joined(a: str, b: str, length: int) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mainstay.core.money import NUSD_PER_USD
 from mainstay.core.registry import Registry
-from mainstay.evaluate.matching import fold, holds, overlap, same_document, says
+from mainstay.evaluate.matching import fold, holds, overlap, row_holds, same_document, says
 from mainstay.evaluate.types import Answered, Case
 
 
@@ -85,12 +85,16 @@ def _cited(case: Case, answered: Answered) -> float | None:
         return None
     right = [
         any(
-            same_document(citation, span.document) and overlap(str(citation.get("quote", "")), span.quote)
+            same_document(citation, span.document) and _quotes(str(citation.get("quote", "")), span.quote)
             for span in case.spans
         )
         for citation in answered.citations
     ]
     return sum(right) / len(right)
+
+
+def _quotes(quote: str, expected: str) -> bool:
+    return overlap(quote, expected) or row_holds(quote, expected)
 
 
 def _cost(case: Case, answered: Answered) -> float | None:
