@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from mainstay.guard.types import CheckRule, GroundingRule, Policy
 from mainstay.models import UnknownModel
 from mainstay.models.types import ChatCall, ChatMessage, Delta, Price, Target, Usage
 from mainstay.observe.types import Span
+from mainstay.retrieval import PassageSources
 from mainstay.retrieval.types import Passage, RetrievalSettings, Retrieved, Support
 from mainstay.serving.cache import ExactCache
 from mainstay.serving.deps import Deps
@@ -139,10 +140,10 @@ class Corpus:
 class SharedWords:
     """Supported when a source sentence holds at least four fifths of a sentence's words."""
 
-    def support(self, sentence: str, passages: Sequence[Passage]) -> Support:
+    def support_in(self, sentence: str, ready: PassageSources) -> Support:
         words = set(re.findall(r"\w+", sentence.lower()))
         best = Support(0.0, False, None, None, None)
-        for passage in passages:
+        for passage in ready.passages:
             for match in re.finditer(r"[^.\s][^.]*\.", passage.text):
                 found = set(re.findall(r"\w+", match.group().lower()))
                 score = len(words & found) / max(1, len(words))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from mainstay.guard.types import Finding, GroundingRule, Policy, Rail, Verdict
-from mainstay.retrieval import cite, split_sentences, verify_citation
+from mainstay.retrieval import PassageSources, cite, split_sentences, verify_citation
 from mainstay.retrieval.types import Citation, Passage, Support
 
 _MARKER = re.compile(r"\s*\[\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*\]")
@@ -36,7 +36,9 @@ class RailGuard(Protocol):
 
 
 class SupportScorer(Protocol):
-    def support(self, sentence: str, passages: Sequence[Passage]) -> Support: ...
+    """Retrieval's GroundingScorer; passages are read once for all sentences of an answer."""
+
+    def support_in(self, sentence: str, ready: PassageSources) -> Support: ...
 
 
 VersionText = Callable[[str], str]
@@ -121,6 +123,8 @@ class SentenceJudge:
         self._passages = passages
         self._scorer = scorer
         self._version_text = version_text
+        self._ready: PassageSources | None = None
+        self._texts: dict[str, str] = {}
 
     def __call__(self, sentence: str) -> Judged:
         verdict = self._guard.check(sentence, "output", self._policy)
@@ -134,16 +138,23 @@ class SentenceJudge:
         return replace(self._scored(text), findings=verdict.findings)
 
     def _scored(self, text: str) -> Judged:
-        support = self._scorer.support(text, self._passages)
+        self._ready = self._ready or PassageSources(self._passages)
+        support = self._scorer.support_in(text, self._ready)
         found = support.passage is not None and support.start is not None
         if found and support.score >= self._policy.grounding.threshold:
             citation = cite(support, self._passages)
             # A citation is shown only if its quote stands in the stored document at its very place.
-            if verify_citation(citation, self._version_text(citation.version_id)):
+            if verify_citation(citation, self._stored(citation.version_id)):
                 return Judged(text, "supported", citation, support.score)
         if is_refusal(text, self._policy):
             return Judged(text, "refusal", score=support.score)
         return Judged(text, "unsupported", score=support.score)
+
+    def _stored(self, version_id: str) -> str:
+        """The version's text, read once for all sentences of an answer."""
+        if version_id not in self._texts:
+            self._texts[version_id] = self._version_text(version_id)
+        return self._texts[version_id]
 
 
 class Numbering:
