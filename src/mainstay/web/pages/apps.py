@@ -1,0 +1,62 @@
+"""May I ship this?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
+from starlette.responses import Response
+
+from mainstay.web.commands import Same, api, mainstay
+from mainstay.web.page import PageRoute, Parts, Reader, Writer, render, see_other
+from mainstay.web.templating import segment
+from mainstay.web.views import apps as view
+from mainstay.web.views import evaluations
+
+router = APIRouter(route_class=PageRoute)
+
+
+@router.get("/apps")
+def apps(request: Request, visitor: Reader, parts: Parts) -> Response:
+    same = Same((mainstay("release", "list"),), (api("apps"),))
+    return render(request, visitor, "apps.html", apps=view.app_lines(parts.delivery), same=same)
+
+
+@router.get("/apps/{app}")
+def app_page(
+    request: Request, visitor: Reader, parts: Parts, app: str, a: int | None = None, b: int | None = None
+) -> Response:
+    shown = view.app_view(parts, app)
+    compared = view.compared(parts, app, a, b) if a is not None and b is not None else None
+    commands = [mainstay("release", "list", app), mainstay("release", "promote", app, "r2", "--reason", "…")]
+    if a is not None and b is not None:
+        commands.append(mainstay("release", "diff", app, f"r{a}", f"r{b}"))
+    same = Same(tuple(commands), (api("apps", app),))
+    return render(
+        request, visitor, "app.html", view=shown, compared=compared, evaluation=evaluations, same=same
+    )
+
+
+@router.post("/apps/{app}/promote")
+def promote(
+    visitor: Writer,
+    parts: Parts,
+    app: str,
+    release: Annotated[int, Form()],
+    environment: Annotated[str, Form()] = "production",
+    reason: Annotated[str, Form()] = "",
+) -> Response:
+    parts.delivery.promote(visitor.known, app, environment, release, reason)
+    return see_other(f"/apps/{segment(app)}?done=promoted")
+
+
+@router.post("/apps/{app}/rollback")
+def roll_back(
+    visitor: Writer,
+    parts: Parts,
+    app: str,
+    environment: Annotated[str, Form()] = "production",
+    reason: Annotated[str, Form()] = "",
+) -> Response:
+    parts.delivery.rollback(visitor.known, app, environment, reason)
+    return see_other(f"/apps/{segment(app)}?done=rolled-back")

@@ -1,0 +1,152 @@
+"""The list of traces, and one trace: what was said, why, and where the time went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from mainstay.delivery import Delivery
+from mainstay.observe import TraceStore, waterfall
+from mainstay.observe.types import Attr, Span, TraceRow, WaterfallRow
+from mainstay.web.views.trace_query import TraceQuery
+
+PAGE = 50
+
+LONG = frozenset({Attr.INPUT_MESSAGES, Attr.OUTPUT_MESSAGES, Attr.CITATIONS, Attr.PASSAGES, Attr.GUARD})
+"""Attributes that a step shows as blocks of their own rather than as table rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracePage:
+    """`older` is the address of the next page; None on the last one."""
+
+    query: TraceQuery
+    rows: tuple[TraceRow, ...]
+    older: str | None
+    first: bool
+    ever: bool
+    """Whether there is any trace at all, to tell an empty store from a narrow filter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class TraceView:
+    """A trace as people read it. `steps` are the waterfall; `step` the open one."""
+
+    trace_id: str
+    row: TraceRow
+    root: Span
+    asked: tuple[Turn, ...]
+    answer: str
+    citations: tuple[Mapping[str, Any], ...]
+    guard: tuple[Mapping[str, Any], ...]
+    removed: tuple[str, ...]
+    steps: tuple[WaterfallRow, ...]
+    step: Span | None
+    duration_ms: float
+    releases: tuple[int, ...]
+
+    def root_value(self, name: str) -> Any:
+        return self.root.attributes.get(name)
+
+    @property
+    def failed(self) -> bool:
+        return self.row.status == "error"
+
+
+def trace_page(traces: TraceStore, query: TraceQuery, before: str | None) -> TracePage:
+    rows = traces.list(query.filter, before, PAGE + 1)
+    shown = tuple(rows[:PAGE])
+    older = None
+    if len(rows) > PAGE:
+        older = "/traces?" + urlencode({"q": query.text, "before": cursor(shown[-1])})
+    ever = bool(shown) or bool(traces.list(type(query.filter)(), None, 1))
+    return TracePage(query, shown, older, before is None, ever)
+
+
+def cursor(row: TraceRow) -> str:
+    return row.trace_id
+
+
+def trace_view(traces: TraceStore, delivery: Delivery, trace_id: str, step_id: str | None) -> TraceView:
+    """Raises NotFound when nothing is stored under this id."""
+    spans, row = traces.get(trace_id), traces.row(trace_id)
+    steps = waterfall(spans)
+    root = steps[0].span
+    known = row.app in delivery.apps()
+    releases = tuple(r.number for r in delivery.releases(row.app)) if known and row.app else ()
+    return TraceView(
+        trace_id=trace_id,
+        row=row,
+        root=root,
+        asked=tuple(_turns(_first(spans, root, Attr.INPUT_MESSAGES))),
+        answer="\n".join(t.content for t in _turns(_first(spans, root, Attr.OUTPUT_MESSAGES))),
+        citations=tuple(_dicts(root.attributes.get(Attr.CITATIONS))),
+        guard=tuple(_dicts(root.attributes.get(Attr.GUARD))),
+        removed=tuple(str(s) for s in _list(_first(spans, root, "mainstay.grounding.removed"))),
+        steps=tuple(steps),
+        step=next((s for s in spans if s.span_id == step_id), None) if step_id else None,
+        duration_ms=max((s.offset_ms + s.duration_ms for s in steps), default=0.0),
+        releases=releases,
+    )
+
+
+def _first(spans: Sequence[Span], root: Span, name: str) -> Any:
+    """The root's value, else the first step's that has one: other tools write it on the model call only."""
+    if name in root.attributes:
+        return root.attributes[name]
+    return next((s.attributes[name] for s in spans if name in s.attributes), None)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _dicts(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in _list(value) if isinstance(item, Mapping)]
+
+
+def _turns(messages: Any) -> list[Turn]:
+    return [Turn(str(m.get("role", "")), _text(m)) for m in _dicts(messages)]
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """The text of a message: `content` as a string or parts, or OpenTelemetry's `parts`."""
+    content = message.get("content", message.get("parts", ""))
+    if isinstance(content, str):
+        return content
+    return "\n".join(str(p.get("text") or p.get("content") or "") for p in _dicts(content))
+
+
+def step_kind(span: Span) -> str:
+    """What a step did, for its colour in the waterfall."""
+    if span.status == "error":
+        return "failed"
+    operation = span.attributes.get(Attr.OPERATION)
+    name = span.name.lower()
+    for kind, words in _KINDS.items():
+        if operation in words or any(word in name for word in words):
+            return kind
+    return "other"
+
+
+_KINDS = {
+    "retrieval": ("retrieval", "retrieve", "embeddings", "search"),
+    "guard": ("guard", "ground", "check"),
+    "model": ("chat", "text_completion", "generate_content", "model", "llm", "provider"),
+}
+
+
+def short_attributes(span: Span) -> list[tuple[str, Any]]:
+    return sorted((k, v) for k, v in span.attributes.items() if k not in LONG)
+
+
+def long_attributes(span: Span) -> list[tuple[str, Any]]:
+    return sorted((k, v) for k, v in span.attributes.items() if k in LONG)
