@@ -12,7 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ACCEPTED = re.compile(
-    r"\b(MIT|BSD|Apache|ISC|MPL|Mozilla|PSF|Python Software|Zlib|CNRI|Unlicense|0BSD|HPND|Public Domain)", re.I
+    r"\b(MIT|BSD|Apache|ISC|MPL|Mozilla|PSF|Python Software|Zlib|CNRI|Unlicense|0BSD|HPND|Public Domain)",
+    re.I,
 )
 REFUSED = re.compile(r"\b(A?L?GPL|GNU|SSPL|BUSL|Commons Clause)", re.I)
 
@@ -41,8 +42,14 @@ def licence_of(name: str) -> tuple[str, str] | None:
     except PackageNotFoundError:
         return None
     meta = found.metadata
-    classifiers = [c.rsplit(" :: ", 1)[-1] for c in meta.get_all("Classifier") or [] if c.startswith("License ::")]
-    stated = meta.get("License-Expression") or " / ".join(classifiers) or (meta.get("License") or "").split("\n")[0]
+    classifiers = [
+        c.rsplit(" :: ", 1)[-1] for c in meta.get_all("Classifier") or [] if c.startswith("License ::")
+    ]
+    stated = (
+        meta.get("License-Expression")
+        or " / ".join(classifiers)
+        or (meta.get("License") or "").split("\n")[0]
+    )
     return found.version, stated.strip() or "not stated"
 
 

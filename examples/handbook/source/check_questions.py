@@ -2,10 +2,9 @@
 
 Run it from the top of the repository:
 
-    pip install pypdfium2 python-docx
-    python examples/handbook/source/check_questions.py
+    .venv/bin/python examples/handbook/source/check_questions.py
 
-It verifies that every quote stands literally in its document (after whitespace folding),
+It verifies that every quote stands literally in its document's stored text (whitespace folded),
 that identifiers are unique, that each reference answer meets its own ``accept`` groups,
 and that there are enough questions of each kind. It exits with 1 when something is wrong.
 """
@@ -16,12 +15,10 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pypdfium2
-from docx import Document
+from mainstay.knowledge.parsers import parser_for
 
 FOLDER = Path(__file__).resolve().parent.parent
 KNOWLEDGE = FOLDER / "knowledge"
@@ -41,51 +38,12 @@ def fold(text: str) -> str:
     return " ".join(text.split())
 
 
-class TextContent(HTMLParser):
-    """Collect the text of a web page without scripts and styles."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts: list[str] = []
-        self._hidden = False
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self._hidden = tag in {"script", "style"}
-
-    def handle_endtag(self, tag: str) -> None:
-        self._hidden = False
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.parts.append(data)
-
-
-def pdf_text(path: Path) -> str:
-    """The text of all pages of a PDF."""
-    with pypdfium2.PdfDocument(path) as document:
-        return "\n".join(page.get_textpage().get_text_range() for page in document)
-
-
-def docx_text(path: Path) -> str:
-    """The text of the paragraphs and the table cells of a DOCX."""
-    document = Document(str(path))
-    paragraphs = [paragraph.text for paragraph in document.paragraphs]
-    rows = [" ".join(cell.text for cell in row.cells) for t in document.tables for row in t.rows]
-    return "\n".join(paragraphs + rows)
-
-
-def html_text(path: Path) -> str:
-    """The text content of a web page."""
-    parser = TextContent()
-    parser.feed(path.read_text(encoding="utf-8"))
-    return "".join(parser.parts)
-
-
 def document_text(path: Path) -> str:
-    """The text of one document, with whitespace folded."""
-    readers = {".pdf": pdf_text, ".docx": docx_text, ".html": html_text}
-    reader = readers.get(path.suffix)
-    return fold(reader(path) if reader else path.read_text(encoding="utf-8"))
+    """The text of one document as Mainstay stores it, with whitespace folded."""
+    parser = parser_for(path.name)
+    if parser is None:
+        raise ValueError(f"no parser reads {path.name}")
+    return fold(parser.parse(path.read_bytes(), path.name).text)
 
 
 def meets(answer: str, accept: list[list[str]]) -> bool:

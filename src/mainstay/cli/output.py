@@ -39,7 +39,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) 
         shown.add_row(*("–" if cell is None else str(cell) for cell in row))
         count += 1
     if count:
-        out.print(shown)
+        # At its natural width, also beyond the terminal's: an id cut into pieces cannot be copied.
+        Console(highlight=False, width=1000).print(shown)
     else:
         err.print(empty, markup=False)
 
