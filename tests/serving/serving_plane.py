@@ -108,6 +108,7 @@ class Corpus:
         self.answerable = 0.9
         self.secret: tuple[str, str] | None = None
         self.searches = 0
+        self.headings: tuple[str, ...] = ()
 
     def passage(self, number: int, version_id: str) -> Passage:
         text = self.texts[version_id]
@@ -121,7 +122,7 @@ class Corpus:
             0,
             len(text),
             None,
-            (),
+            self.headings,
             text,
             1.0,
         )

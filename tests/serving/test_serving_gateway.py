@@ -419,3 +419,19 @@ async def test_a_release_without_its_model_says_so(serve: Any, plane: Plane) -> 
     async with client(serve, plane) as sdk:
         with pytest.raises(openai.NotFoundError, match="acme/gone"):
             await sdk.chat.completions.create(model="bot", messages=ASK)
+
+
+async def test_a_failure_after_a_comment_is_told_in_the_stream(serve: Any, plane: Plane) -> None:
+    go = asyncio.Event()
+    plane.model.plays(go, ProviderAuthFailed("refused our key", provider="acme", upstream_status=401))
+    url = await serve(plane.gateway(ping_after_s=0.01))
+    body = {"model": "acme/small", "messages": ASK, "stream": True}
+    async with (
+        aiohttp.ClientSession(headers={"authorization": "Bearer ms-good"}) as http,
+        http.post(f"{url}/chat/completions", json=body) as response,
+    ):
+        await response.content.readline()
+        go.set()
+        rest = await response.text()
+    assert "upstream_credentials_exhausted" in rest
+    assert "[DONE]" not in rest

@@ -143,6 +143,8 @@ class SentenceJudge:
         found = support.passage is not None and support.start is not None
         if found and support.score >= self._policy.grounding.threshold:
             citation = cite(support, self._passages)
+            if _is_heading(citation):
+                return Judged(text, "unsupported", score=support.score)
             # A citation is shown only if its quote stands in the stored document at its very place.
             if verify_citation(citation, self._stored(citation.version_id)):
                 return Judged(text, "supported", citation, support.score)
@@ -155,6 +157,11 @@ class SentenceJudge:
         if version_id not in self._texts:
             self._texts[version_id] = self._version_text(version_id)
         return self._texts[version_id]
+
+
+def _is_heading(citation: Citation) -> bool:
+    """A section's title states nothing: repeating it answers no question, however exact the copy."""
+    return citation.quote.lstrip("# ").strip() in citation.heading_path
 
 
 class Numbering:
