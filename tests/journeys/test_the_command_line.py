@@ -1,15 +1,18 @@
 """Commands on a project, as their users type them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Cli  # type: ignore[import-not-found]
+from typer.testing import Result
 
 from mainstay.core.config import load_settings
 from mainstay.services import running_server
 
 pytestmark = pytest.mark.model
+
+Cli = Callable[..., Result]
 
 
 def data(cli: Cli, *words: str) -> object:
@@ -89,7 +92,8 @@ def test_doctor_finds_nothing_wrong_with_a_good_installation(project: Path, cli:
 
 
 def test_config_explain_says_where_a_value_came_from(project: Path, cli: Cli) -> None:
-    (project / "mainstay.yaml").open("a").write("\nsettings:\n  session_hours: 8\n")
+    file = project / "mainstay.yaml"
+    file.write_text(file.read_text() + "\nsettings:\n  session_hours: 8\n")
     shown = data(cli, "config", "explain", "session_hours")
     assert shown["value"] == "8"  # type: ignore[index,call-overload]
     assert shown["origin"].startswith("file mainstay.yaml, line")  # type: ignore[index,call-overload]

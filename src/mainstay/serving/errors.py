@@ -120,8 +120,9 @@ def reply_to(error: Exception, trace_id: str | None = None) -> ErrorReply:
     detail = dict(error.detail)
     param = detail.pop("param", None)
     kind, code = _shape(error)
+    # OpenAI SDKs show only `message`, so it says how to mend it, too.
     said = {"fix": error.fix, "error_id": error.error_id, "trace_id": trace_id, **detail}
-    body = {"message": error.message, "type": kind, "param": param, "code": code, "mainstay": said}
+    body = {"message": str(error), "type": kind, "param": param, "code": code, "mainstay": said}
     return ErrorReply(error.status, {"error": body}, _headers(error, code))
 
 
