@@ -31,7 +31,17 @@ from mainstay.observe import Attr, Span
 from mainstay.services import evaluate_app, publish, wait_for_trace
 
 APP, PLAIN_APP, DATASET = "handbook-bot", "handbook-extractive", "questions"
-STAGES = 7
+STAGES = 6
+SHOWN_METRICS = (
+    "recall_at_k",
+    "grounded",
+    "right_answer",
+    "right_refusal",
+    "wrong_refusal",
+    "cited",
+    "latency_ms",
+    "cost_usd",
+)
 BEFORE, AFTER = "after promotion", "after rollback"
 
 
@@ -113,7 +123,7 @@ class Demo:
         second = self.change_prompt()
         moved = self.promote_and_roll_back(run, first, second)
         self.state.finish(run)
-        self.head("Done. Mainstay stays up.")
+        self.head("Done")
         return {"answers": answers, "runs": runs, "releases": [first.number, second.number], **moved}
 
     def head(self, title: str) -> None:
@@ -202,9 +212,9 @@ class Demo:
                     )
                 )
             runs.append(finished)
-        render_runs(runs)
+        render_runs(runs, SHOWN_METRICS)
         out.print(f"\n{PLAIN_APP} minus {APP}, case by case:", markup=False)
-        render_comparison(compare(*runs))
+        render_comparison(compare(*runs), SHOWN_METRICS)
         return [r.id for r in runs]
 
     def change_prompt(self) -> Release:

@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mainstay.cli.context import actor, local_services, project_here, run_async
-from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say, table
+from mainstay.cli.output import JsonFlag, emit, progress_bar, say, table
 from mainstay.core.clock import to_iso
 from mainstay.core.errors import InvalidInput, NotFound, did_you_mean
-from mainstay.evaluate import Case, Comparison, Mean, Run, compare, gate, load_dataset
+from mainstay.core.money import NUSD_PER_USD, show_usd
+from mainstay.evaluate import Case, Comparison, Mean, Run, compare, gate, load_dataset, scorers
 from mainstay.services import evaluate_app
 
 app = typer.Typer(no_args_is_help=True, help="Evaluations: run, compare, list.")
 
 
-def show_mean(mean: Mean | None) -> str:
+LABELS = {
+    "recall_at_k": "recall of the right passages",
+    "grounded": "supported sentences",
+    "right_answer": "right answers",
+    "right_refusal": "right refusals",
+    "wrong_refusal": "wrong refusals",
+    "cited": "citations of the right span",
+    "latency_ms": "latency",
+    "cost_usd": "cost",
+}
+
+
+def show_value(metric: str, value: float) -> str:
+    """In the metric's unit: `0.91`, `1.24 s`, `$0.0021`."""
+    unit = scorers.get(metric).unit
+    if unit == "ms":
+        return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.2f} s"
+    return show_usd(round(value * NUSD_PER_USD)) if unit == "USD" else f"{value:.2f}"
+
+
+def show_mean(metric: str, mean: Mean | None) -> str:
     """`0.91 [0.88-0.94]`, or a dash when nothing was scored."""
     if mean is None or mean.value is None:
         return "–"
-    interval = f" [{mean.ci95[0]:.2f}-{mean.ci95[1]:.2f}]" if mean.ci95 else ""
-    return f"{mean.value:.2f}{interval}"
+    low, high = (show_value(metric, bound) for bound in mean.ci95) if mean.ci95 else ("", "")
+    return show_value(metric, mean.value) + (f" [{low}-{high}]" if mean.ci95 else "")
 
 
 def dataset_cases(name: str) -> tuple[Case, ...]:
@@ -87,10 +109,12 @@ def _threshold(text: str) -> tuple[str, float]:
         raise InvalidInput(f"{text!r} is no gate.", fix="Write it like right_answer=0.8.") from None
 
 
-def render_runs(runs: list[Run]) -> None:
-    """Metrics down, runs across."""
-    metrics = list(runs[0].means)
-    rows = [[m, *(show_mean(r.means.get(m)) for r in runs), runs[0].means[m].scored] for m in metrics]
+def render_runs(runs: list[Run], metrics: Sequence[str] | None = None) -> None:
+    """Metrics down, runs across; all metrics unless some are named."""
+    rows = [
+        [LABELS.get(m, m), *(show_mean(m, r.means.get(m)) for r in runs), runs[0].means[m].scored]
+        for m in metrics or runs[0].means
+    ]
     table(["metric", *(f">{r.target}" for r in runs), ">scored"], rows, "Nothing was scored.")
 
 
@@ -105,7 +129,13 @@ def list_runs(
     with local_services() as services:
         runs = services.evaluations.runs(target)
     rows = [
-        (r.id, r.target, r.dataset, show_mean(r.means.get("right_answer")), to_iso(r.created_at_us))
+        (
+            r.id,
+            r.target,
+            r.dataset,
+            show_mean("right_answer", r.means.get("right_answer")),
+            to_iso(r.created_at_us),
+        )
         for r in runs
     ]
     emit(
@@ -132,11 +162,14 @@ def compare_runs(
         raise typer.Exit(1)
 
 
-def render_comparison(results: tuple[Comparison, ...]) -> None:
+def render_comparison(results: tuple[Comparison, ...], metrics: Sequence[str] | None = None) -> None:
+    """Paired differences; all metrics unless some are named."""
     rows = []
     for r in results:
+        if metrics is not None and r.metric not in metrics:
+            continue
         difference = "–" if r.difference is None else f"{r.difference:+.3f}"
         interval = f"[{r.ci95[0]:+.3f}, {r.ci95[1]:+.3f}]" if r.ci95 else ""
-        rows.append((r.metric, show_mean(r.a), show_mean(r.b), f"{difference} {interval}", r.verdict))
+        means = (show_mean(r.metric, r.a), show_mean(r.metric, r.b))
+        rows.append((LABELS.get(r.metric, r.metric), *means, f"{difference} {interval}", r.verdict))
     table(["metric", ">a", ">b", ">b - a (95 %)", "verdict"], rows, "The runs share no scored case.")
-    out.print()

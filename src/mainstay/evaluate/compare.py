@@ -27,7 +27,7 @@ def summarise(
     for metric in metrics:
         values = [v for case in asked if (v := scores[case.id].get(metric)) is not None]
         absent = sum(missing(case, answers[case.id], scores[case.id], metric) for case in asked)
-        means[metric] = mean_ci(values, absent)
+        means[metric] = mean_ci(values, absent, shares=scorers.get(metric).unit == "share")
     return means
 
 

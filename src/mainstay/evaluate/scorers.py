@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from mainstay.core.money import NUSD_PER_USD
 from mainstay.core.registry import Registry
@@ -24,6 +25,7 @@ class Scorer:
     applies: Callable[[Case], bool]
     higher_is_better: bool = True
     expected: bool = False
+    unit: Literal["share", "ms", "USD"] = "share"
 
 
 scorers: Registry[Scorer] = Registry("scorer", "mainstay.scorers")
@@ -115,8 +117,9 @@ _SHIPPED = (
            lambda _case, answered: answered.grounded_share, answerable),
     Scorer("cited", "Share of the citations that quote an expected span.", _cited, _has_spans),
     Scorer("latency_ms", "Time to the whole answer, milliseconds.", lambda _case, answered: answered.latency_ms,
-           _always, higher_is_better=False, expected=True),
-    Scorer("cost_usd", "Cost of the answer, dollars.", _cost, _always, higher_is_better=False, expected=True),
+           _always, higher_is_better=False, expected=True, unit="ms"),
+    Scorer("cost_usd", "Cost of the answer, dollars.", _cost, _always, higher_is_better=False, expected=True,
+           unit="USD"),
 )  # fmt: skip
 for _scorer in _SHIPPED:
     scorers.register(_scorer.name)(_scorer)

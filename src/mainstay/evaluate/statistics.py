@@ -35,15 +35,25 @@ class Difference:
     p_sign: float | None
 
 
-def mean_ci(values: Sequence[float], missing: int = 0, *, seed: int = SEED, draws: int = DRAWS) -> Mean:
-    """Mean with its 95 % interval: Wilson's where all values are 0 or 1, else the percentile bootstrap over items."""
+def mean_ci(
+    values: Sequence[float],
+    missing: int = 0,
+    *,
+    shares: bool = True,
+    seed: int = SEED,
+    draws: int = DRAWS,
+) -> Mean:
+    """Mean with its 95 % interval: the percentile bootstrap over items, or Wilson's where all values are 0 or 1.
+
+    `shares` says that values lie between 0 and 1 by their nature, as no cost or latency does.
+    """
     if not values:
         return Mean(None, 0, missing, None)
     scores = np.asarray(values, dtype=np.float64)
     value = float(scores.mean())
     if len(scores) < 2:
         return Mean(value, len(scores), missing, None)
-    if bool(np.isin(scores, (0.0, 1.0)).all()):
+    if shares and bool(np.isin(scores, (0.0, 1.0)).all()):
         return Mean(value, len(scores), missing, wilson(int(scores.sum()), len(scores)))
     return Mean(value, len(scores), missing, bootstrap_ci(scores, seed=seed, draws=draws))
 
