@@ -1,13 +1,13 @@
-"""Retrieval: embed, index and search corpus snapshots; score support; cite exact spans.
+"""Retrieval: embed chunks, index snapshots, find passages, judge support, cite exact spans.
 
-`Indexes.build` makes a snapshot searchable, `Indexes.search` finds passages the caller may see;
-`GroundingScorer.support` says how well passages support a sentence, `cite` names the exact source span.
+Everything here is derived from the library of `knowledge` and can be thrown away and rebuilt. A search reads
+the index of one snapshot, and filters by the caller's groups before it ranks.
 """
 
 from mainstay.retrieval.citations import cite, verify_citation
 from mainstay.retrieval.extractive import ExtractiveSelector
-from mainstay.retrieval.grounding import GroundingScorer
-from mainstay.retrieval.indexes import Indexes, IndexNotReady
+from mainstay.retrieval.grounding import GroundingScorer, PassageSources
+from mainstay.retrieval.indexes import Indexes, IndexNotReady, SnapshotReader
 from mainstay.retrieval.minilm import EmbedderMissing, MiniLmEmbedder, convert
 from mainstay.retrieval.sentences import split_sentences
 from mainstay.retrieval.types import (
@@ -29,8 +29,10 @@ __all__ = [
     "Indexes",
     "MiniLmEmbedder",
     "Passage",
+    "PassageSources",
     "RetrievalSettings",
     "Retrieved",
+    "SnapshotReader",
     "Support",
     "cite",
     "convert",

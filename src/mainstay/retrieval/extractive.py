@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -24,7 +24,7 @@ from mainstay.retrieval.types import Embedder
 from mainstay.retrieval.weights import read_weights
 from mainstay.retrieval.words import content_stems, tokens
 
-SELECTION_FEATURES = ("cosine", "cover", "context_cover", "kind", "rank", "statement")
+SELECTION_FEATURES = ("cosine", "cover", "context_cover", "kind", "rank")
 _SENTENCES_MAX = 3
 _SENTENCES_EMBEDDED_MAX = 24
 """Only the sentences with most of the question's words are embedded; each costs a few milliseconds."""
@@ -51,24 +51,45 @@ _DATE_WORD = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A sentence of a passage and the words around it: the passage's first line often is its heading."""
+    """A sentence of a passage. `lead`: its heading, and the question it follows; read with it, never shown.
+
+    `rank`: place of the passage, from 0. `stems` are those of lead and text.
+    """
 
     text: str
+    lead: str
     passage: int
     rank: int
     stems: frozenset[str]
     context_stems: frozenset[str]
 
+    @property
+    def read_as(self) -> str:
+        return f"{self.lead} {self.text}" if self.lead else self.text
+
 
 def candidates(passages: Sequence[SourcePassage]) -> list[Candidate]:
-    """All sentences of the passages, in order. `rank`: place of the passage, from 0."""
+    """The sentences that can answer, in order: neither headings nor questions, which lead what follows them."""
     return [
-        Candidate(text, passage.number, rank, frozenset(content_stems(text)), context)
+        Candidate(text, lead, passage.number, rank, frozenset(content_stems(f"{lead} {text}")), context)
         for rank, passage in enumerate(passages)
         for context in (frozenset(content_stems(passage.text)),)
-        for start, end in split_sentences(passage.text)
-        for text in (passage.text[start:end],)
+        for lead, text in _led_sentences(passage.text)
     ]
+
+
+def _led_sentences(text: str) -> Iterator[tuple[str, str]]:
+    """(lead, sentence): a heading leads until the next one, a question leads the one sentence after it."""
+    heading, question = "", ""
+    for start, end in split_sentences(text):
+        sentence = text[start:end]
+        if sentence.startswith("#"):
+            heading, question = sentence.lstrip("# "), ""
+        elif sentence.endswith("?"):
+            question = sentence
+        else:
+            yield f"{heading} {question}".strip(), sentence
+            question = ""
 
 
 def answers_kind(question: str, sentence: str) -> float:
@@ -102,7 +123,6 @@ def lexical_features(question: str, found: Sequence[Candidate]) -> NDArray[np.fl
                 share(candidate.stems | candidate.context_stems),
                 answers_kind(question, candidate.text),
                 1 / (1 + candidate.rank),
-                0.0 if candidate.text.rstrip().endswith("?") or candidate.text.startswith("#") else 1.0,
             )
             for candidate in found
         ]
@@ -141,7 +161,7 @@ class ExtractiveSelector:
         features = lexical_features(question, found)
         likely = np.argsort(-(features[:, 1] + features[:, 3] / 4), kind="stable")[:_SENTENCES_EMBEDDED_MAX]
         features, found = features[likely], [found[place] for place in likely]
-        features[:, 0] = self.cosines(question, [candidate.text for candidate in found])
+        features[:, 0] = self.cosines(question, [candidate.read_as for candidate in found])
         scores = 1 / (1 + np.exp(-(features @ self._weights + self._bias)))
         order = np.argsort(-scores, kind="stable")
         return [(found[place], float(scores[place])) for place in order]

@@ -7,6 +7,7 @@ Writes weights/grounding.json, with its card.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,10 +64,12 @@ class Answer:
 
 def main() -> None:
     train = _train_answers()
-    dev = [_answer(record) for record in read_lines(data_root() / "hallucination/groundedness_dev.jsonl")]
+    dev = [_answer(record) for record in _dev_records()]
     weights, bias = _fit(train)
     weights, bias = _calibrated(weights, bias, dev)
-    scores, threshold = _with_rules(weights, bias)
+    _, threshold = _with_rules(weights, bias)
+    bias -= math.log(threshold / (1 - threshold))  # so that a score of one half is the border
+    scores, threshold = _scores_with_rules(weights, bias, 0.5), 0.5
     content = _content(weights, bias, threshold, _card(train, dev, scores, threshold))
     path = write_weights("grounding", content)
     sys.stderr.write(f"{path}\n{content['card']}\n")
@@ -141,15 +144,23 @@ def _calibrated(weights: Floats, bias: float, dev: Sequence[Answer]) -> tuple[Fl
 
 def _with_rules(weights: Floats, bias: float) -> tuple[Floats, float]:
     """Dev scores as users get them, the two rules applied, and the threshold: best balanced accuracy, mean over families."""
-    records = list(read_lines(data_root() / "hallucination/groundedness_dev.jsonl"))
+    records = _dev_records()
     labels = np.array([not record["label"] for record in records])
     families = [_family(record["source"]) for record in records]
     threshold = 0.5
-    for _ in range(2):  # the rule for numbers depends on the threshold
-        scorer = GroundingScorer(GroundingModel(weights, bias, threshold))
-        scores = np.array([_answer_score(scorer, record) for record in records])
+    for _ in range(2):  # the rules hold scores below the threshold, so they depend on it
+        scores = _scores_with_rules(weights, bias, threshold)
         threshold = best_threshold(scores, labels, families)
     return scores, threshold
+
+
+def _scores_with_rules(weights: Floats, bias: float, threshold: float) -> Floats:
+    scorer = GroundingScorer(GroundingModel(weights, bias, threshold))
+    return np.array([_answer_score(scorer, record) for record in _dev_records()])
+
+
+def _dev_records() -> list[dict[str, Any]]:
+    return list(read_lines(data_root() / "hallucination/groundedness_dev.jsonl"))
 
 
 def _answer_score(scorer: GroundingScorer, record: Mapping[str, Any]) -> float:
@@ -189,7 +200,6 @@ def _card(train: Sequence[Answer], dev: Sequence[Answer], scores: Floats, thresh
             str(name): _at_threshold(scores[groups == name] >= threshold, labels[groups == name])
             for name in sorted(set(groups))
         },
-        "brier": round(float(np.mean((scores - labels) ** 2)), 3),
         "copied_score": COPIED_SCORE,
     }
 

@@ -171,7 +171,11 @@ class Indexes:
 
     def _write_vectors(self, table: ChunkTableWriter, path: Path, progress: Progress | None) -> None:
         count = len(table)
-        vectors = open_memmap(path, mode="w+", dtype=np.float32, shape=(count, self._embedder.dimension))
+        shape = (count, self._embedder.dimension)
+        if count == 0:  # an empty file cannot be mapped
+            np.save(path, np.zeros(shape, np.float32))
+            return
+        vectors = open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
         for start in range(0, count, _BATCH_CHUNKS):
             texts = table.embedded_texts(start, _BATCH_CHUNKS)
             vectors[start : start + len(texts)] = self._vectors_of(texts)

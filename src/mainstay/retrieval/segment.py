@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,9 @@ class Segment:
 
     def __init__(self, folder: Path) -> None:
         self._chunks = ChunkTable(folder / CHUNKS_NAME)
-        self._vectors: NDArray[np.float32] = np.asarray(np.load(folder / VECTORS_NAME, mmap_mode="r"))
         self._access = np.array(self._chunks.access_of_rows(), np.int64)
+        mode: Literal["r"] | None = "r" if len(self._access) else None
+        self._vectors: NDArray[np.float32] = np.asarray(np.load(folder / VECTORS_NAME, mmap_mode=mode))
 
     def __len__(self) -> int:
         return len(self._access)
@@ -54,11 +56,12 @@ class Segment:
     ) -> Ranking:
         """Labels filter before anything is cut to the best, so hidden chunks never take a visible one's place."""
         access = self._chunks.visible_access(groups)
+        candidates = max(settings.candidates, settings.top_k)
         cosines = self._vectors @ vector
-        dense = _best(cosines, np.isin(self._access, access), settings.candidates)
+        dense = _best(cosines, np.isin(self._access, access), candidates)
         terms = search_terms(question)[:_TERMS_MAX]
-        lexical = self._chunks.search(terms, access, settings.candidates)
-        ranked = _order(dense, lexical, settings)
+        lexical = self._chunks.search(terms, access, candidates)
+        ranked = _order(dense, lexical, settings, complete=len(lexical) < candidates)
         parts = _ScoreParts(cosines, dict(lexical))
         passages = tuple(
             self._passage(number, row, score, parts.of(row))
@@ -118,10 +121,9 @@ def _best(scores: NDArray[np.float32], visible: NDArray[np.bool_], count: int) -
     return [(int(row), float(scores[row])) for row in rows]
 
 
-def _order(dense: Ranked, lexical: Ranked, settings: RetrievalSettings) -> Ranked:
+def _order(dense: Ranked, lexical: Ranked, settings: RetrievalSettings, *, complete: bool) -> Ranked:
     if settings.mode == "dense":
         return dense
     if settings.mode == "lexical":
         return lexical
-    complete = len(lexical) < settings.candidates
     return fuse(scale(dense), scale(lexical, complete=complete), settings.dense_weight)

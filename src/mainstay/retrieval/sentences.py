@@ -18,6 +18,8 @@ _ACRONYM = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]")
 _LAST_WORD = re.compile(r"[\w.]+$")
 _LIST_ITEM = re.compile(r"\s*(?:[-*•–·▪◦]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)])\s+\S")
 _OPENS_BLOCK = re.compile(r"\s*(?:#{1,6}\s|>|```|\|)")
+_CELL_END = re.compile(r"[,;](?=\S)(?!\d{3}\b)")
+_WRAPPED_CHARS_MIN = 25
 _LETTER_OR_NUMBER = re.compile(r"\w")
 
 
@@ -68,16 +70,23 @@ def _continues(block: str, line: str) -> bool:
     some length without an end mark, and this one must not open anything of its own.
     """
     last = block.rsplit("\n", 1)[-1].rstrip()
-    if _is_row(last) or _is_row(line) or _LIST_ITEM.match(line) or _OPENS_BLOCK.match(line):
+    if _is_row(last) or _is_row(line) or _cells(last) == _cells(line) > 1:
         return False
-    if _OPENS_BLOCK.match(last) or last.endswith(":"):
+    if _LIST_ITEM.match(line) or _OPENS_BLOCK.match(line) or _OPENS_BLOCK.match(last) or last.endswith(":"):
         return False
-    return line.lstrip()[:1].islower() or (len(last) >= 50 and not _END.search(last[-3:]))
+    if line.lstrip()[:1].islower():
+        return len(last) >= _WRAPPED_CHARS_MIN
+    return len(last) >= 2 * _WRAPPED_CHARS_MIN and not _END.search(last[-3:])
 
 
 def _is_row(line: str) -> bool:
     """A table or CSV row: cells parted by bars, tabs, semicolons, or several commas without spaces."""
-    return line.count("|") >= 2 or "\t" in line or len(re.findall(r"[,;](?=\S)(?!\d{3}\b)", line)) >= 2
+    return line.count("|") >= 2 or "\t" in line or _cells(line) > 2
+
+
+def _cells(line: str) -> int:
+    """How many cells commas or semicolons without a space behind them make; those within numbers do not count."""
+    return 1 + len(_CELL_END.findall(line))
 
 
 def _sentences_of(text: str, start: int, end: int) -> Iterator[Span]:
