@@ -135,6 +135,13 @@ async def test_a_quote_that_is_not_in_the_stored_text_is_never_cited(plane: Plan
     assert CHECK_IN not in final.text
 
 
+async def test_a_heading_in_the_middle_of_a_passage_is_no_answer_either(plane: Plane) -> None:
+    plane.corpus.texts = {"version_1": f"## Response times. {CHECK_IN}"}
+    plane.model.says("## Response times.")
+    final = await asked(plane)
+    assert (final.text, final.grounding.fallback) == (f"{CHECK_IN} [1]", "extractive")
+
+
 async def test_a_repeated_heading_is_no_answer(plane: Plane) -> None:
     plane.corpus.texts = {"version_1": f"Check in times. {CHECK_IN}"}
     plane.corpus.headings = ("Check in times.",)

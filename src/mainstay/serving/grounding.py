@@ -17,6 +17,8 @@ from mainstay.retrieval.types import Citation, Passage, Support
 
 _MARKER = re.compile(r"\s*\[\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*\]")
 
+_HEADING = re.compile(r"#{1,6}\s.*|\d{1,3}(?:\.\d{1,3})+\.?\s[^.!?:;|]{1,100}")
+
 _SOURCES = r"(?:sources?|passages?|documents?|handbook|manual|text|context|information|excerpts?)"
 _REFUSALS = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -161,7 +163,9 @@ class SentenceJudge:
 
 def _is_heading(citation: Citation) -> bool:
     """A section's title states nothing: repeating it answers no question, however exact the copy."""
-    return citation.quote.lstrip("# ").strip() in citation.heading_path
+    # A chunk may hold further headings than those it stands under: known by their mark or section number.
+    by_form = _HEADING.fullmatch(citation.quote.strip()) is not None
+    return by_form or citation.quote.lstrip("# ").strip() in citation.heading_path
 
 
 class Numbering:
