@@ -10,21 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mainstay.core.config import Settings
-from mainstay.core.content import BlobStore, digest_json
+from mainstay.core.content import BlobStore
 from mainstay.core.database import Database, read_change_counter
 from mainstay.core.migrations import check, migrate, revisions
 from mainstay.core.secret import load_or_create_master_key
 from mainstay.core.yamlfile import load_yaml
 from mainstay.delivery import Delivery, Project
 from mainstay.evaluate import EvalStore
-from mainstay.govern import AuditLog, KeyStore, Sessions, UserStore, identity_of, sign_audit_with
+from mainstay.govern import AuditLog, KeyStore, Sessions, UserStore, sign_audit_with
 from mainstay.guard import Guard, default_policy
 from mainstay.knowledge import Library
 from mainstay.models import Catalog, EngineSettings, read_models_config
 from mainstay.observe import Drain, Metrics, OtlpExporter, Recorder, Spool, TraceStore
 from mainstay.retrieval import Embedder, ExtractiveSelector, GroundingScorer, Indexes, MiniLmEmbedder
 from mainstay.services.container import Services
-from mainstay.services.metering import MeteredSink
 from mainstay.serving import (
     Deps,
     ExactCache,
@@ -35,6 +34,7 @@ from mainstay.serving import (
     Refresher,
     ServingSnapshot,
     SnapshotHolder,
+    build_snapshot,
 )
 
 
@@ -105,7 +105,8 @@ def build_services(settings: Settings, project: Project | None = None, *, serve:
         ledger=Ledger(Journal(settings.data_dir / "ledger" / "journal.jsonl") if serve else None),
         rates=RateLimiter(),
         cache=ExactCache(),
-        sink=MeteredSink(recorder, metrics),
+        sink=recorder,
+        metrics=metrics,
     )
     gateway = Gateway(deps, keys.hash_token, embedder=embedder, body_limit_bytes=settings.body_limit_mb << 20)
     services = Services(
@@ -154,15 +155,9 @@ def open_database(settings: Settings) -> Database:
 
 
 def serving_snapshot(keys: KeyStore, delivery: Delivery, catalog: Catalog, counter: int) -> ServingSnapshot:
-    """What gateways serve now; named by the change it includes."""
-    active = keys.active()
-    return ServingSnapshot(
-        id=f"s{counter}-{digest_json([k.id for k in active])[7:15]}",
-        keys={key.token_hash: (key, identity_of(key)) for key in active},
-        runnables=delivery.runnables(),
-        models=tuple(info.name for info in catalog.names()),
-        default_policy=default_policy(),
-    )
+    """What gateways serve now, with the change counter that was read before."""
+    models = (info.name for info in catalog.names())
+    return build_snapshot(counter, keys.active(), delivery.runnables(), models, default_policy())
 
 
 def _catalog(settings: Settings, project: Project | None, embedder: Embedder) -> Catalog:
