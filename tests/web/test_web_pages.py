@@ -6,6 +6,8 @@ import html
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,11 +18,13 @@ from web_world import PASSWORD, QUESTIONS, World
 
 from conftest import EMAILS, ClientFor
 from mainstay import web
+from mainstay.app import build_control_app
 from mainstay.cli.main import app as command_line
 from mainstay.core.errors import Unauthenticated
 from mainstay.govern.permissions import ROLE_PERMISSIONS
 from mainstay.web import SESSION_COOKIE, PageUser
 from mainstay.web.page import CONTENT_SECURITY_POLICY, FORM_COOKIE
+from mainstay.web.routes import PAGES
 
 STATE_CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -28,7 +32,7 @@ STATE_CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 def page_routes() -> list[APIRoute]:
     """Every route under the pages' router, however deep it was included."""
     found: list[APIRoute] = []
-    for part in __import__("mainstay.web.routes", fromlist=["_PAGES"])._PAGES:
+    for part in PAGES:
         found += [route for route in part.router.routes if isinstance(route, APIRoute)]
     return found
 
@@ -240,6 +244,15 @@ def test_a_cookie_from_before_sign_in_is_not_a_session(client: ClientFor) -> Non
     assert visitor.get("/apps").status_code == 303
 
 
+def test_over_https_the_session_cookie_never_leaves_https(world: World) -> None:
+    settings = replace(world.services.settings, public_url="https://mainstay.example.org")
+    app = build_control_app(replace(world.services, settings=settings))
+    with closing(TestClient(app, base_url="https://mainstay.example.org", follow_redirects=False)) as visitor:
+        answer = sign_in(visitor, EMAILS["viewer"], PASSWORD)
+    cookie = next(c for c in answer.headers.get_list("set-cookie") if c.startswith(SESSION_COOKIE))
+    assert "Secure" in cookie
+
+
 # -- what the forms do ------------------------------------------------------------------------------------
 
 
@@ -326,6 +339,12 @@ def test_replaying_a_trace_leads_to_the_new_one_which_links_back(client: ClientF
     new = answer.headers["location"]
     assert new.startswith("/traces/")
     assert f'href="/traces/{old}"' in visitor.get(new).text
+
+
+@pytest.mark.parametrize(("role", "shown"), [("viewer", False), ("developer", True)])
+def test_forms_are_shown_to_those_who_may_send_them(client: ClientFor, role: str, shown: bool) -> None:
+    page = client(role).get("/apps/handbook-bot").text
+    assert ('action="/apps/handbook-bot/promote"' in page) is shown
 
 
 # -- what pages show ----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from mainstay.web.pages import (
     traces,
 )
 
-_PAGES = (
+PAGES = (
     assets,
     sign_in,
     overview,
@@ -41,6 +41,6 @@ _PAGES = (
 def router() -> APIRouter:
     """The pages and their static files; include it without a prefix, after every other router."""
     pages = APIRouter(route_class=PageRoute, include_in_schema=False)
-    for page in _PAGES:
+    for page in PAGES:
         pages.include_router(page.router)
     return pages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from itertools import dropwhile
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
@@ -76,11 +77,14 @@ async def _tail(
     request: Request, visitor: Visitor, parts: Services, query: TraceQuery, after: str
 ) -> AsyncIterator[str]:
     end = time.monotonic() + TAIL_S_MAX
+    rows = await run_in_threadpool(parts.traces.list, query.filter, None, view.PAGE)
+    # Seen is known by id, not by order: traces from outside carry random ids, and may arrive late.
+    seen = {row.trace_id for row in dropwhile(lambda r: r.trace_id != after, rows)}
     yield event("hello", "", retry_ms=1000)
     while time.monotonic() < end:
         rows = await run_in_threadpool(parts.traces.list, query.filter, None, view.PAGE)
-        for row in reversed([r for r in rows if r.trace_id > after]):
-            after = row.trace_id
+        for row in reversed([r for r in rows if r.trace_id not in seen]):
+            seen.add(row.trace_id)
             html = TEMPLATES.get_template("_trace_row.html").render(row=row, now_us=now_us())
             yield event("row", html, id=row.trace_id)
         await asyncio.sleep(TAIL_POLL_S)

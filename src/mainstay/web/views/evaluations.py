@@ -68,6 +68,16 @@ def _measured(run: Run, metric: str) -> bool:
     return mean is not None and mean.value is not None
 
 
+def metric_name(metric: str) -> str:
+    """As people read it; the unit stands with each number."""
+    return {"latency_ms": "latency", "cost_usd": "cost"}.get(metric, metric.replace("_", " "))
+
+
+def case_count(run: Run) -> int | None:
+    """Every case has a latency, scored or missing; None for a run that measured nothing."""
+    return max((mean.scored + mean.missing for mean in run.means.values()), default=None)
+
+
 def metric_help(metric: str) -> str:
     return scorers.get(metric).help if metric in scorers else ""
 

@@ -81,6 +81,9 @@ def overview(parts: Services, now_us: int) -> Overview:
         health = _health(parts, name, buckets, int(today.timestamp() * 1e6))
         apps.append(health)
         troubles += _troubles(name, buckets)
+    if (failure := parts.snapshots.failure) is not None:
+        text = f"The gateway serves its last snapshot; making a new one fails: {failure.reason}."
+        troubles.append(Trouble("bad", text, "/readyz", "See readiness"))
     latest = parts.traces.list(TraceFilter(), None, 6)
     troubles.sort(key=lambda t: t.state)  # bad before risk
     return Overview(tuple(apps), tuple(troubles), tuple(latest))
