@@ -19,8 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEATURE_BITS = 18
-THRESHOLD = 0.7
-"""Probability at which a piece counts as an attack where a rule says nothing; see the card for both errors."""
 REPEATED = 0
 """The index of features seen shortly before; its weight is 0, so that saying a word often adds nothing."""
 PIECE_WORDS = (40, 20)

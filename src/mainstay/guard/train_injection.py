@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from mainstay.core.content import write_atomically
 from mainstay.guard import injection_texts
+from mainstay.guard.checks.injection import THRESHOLDS
 from mainstay.guard.detector import (
     FEATURE_BITS,
     REPEATED,
-    THRESHOLD,
     LinearDetector,
     blocks,
     features,
@@ -156,8 +156,10 @@ def fit(examples: Sequence[Example]) -> tuple[NDArray[np.float64], float]:
     """
     pieces = cut(examples)
     label = np.array([e.label for e in examples])[pieces.owner]
+    used, index = np.unique(np.append(REPEATED, pieces.index), return_inverse=True)
+    pieces = replace(pieces, index=index[1:])  # REPEATED is 0 in both numberings
     chosen = np.ones(len(label))
-    weights, bias = np.zeros(2**FEATURE_BITS), 0.0
+    weights, bias = np.zeros(len(used)), 0.0
     for _ in range(ROUNDS):
         share = chosen / np.bincount(pieces.owner, weights=chosen)[pieces.owner]  # an example weighs 1
         share[label == 1] *= (share[label == 0].sum() / share[label == 1].sum()) ** 0.5
@@ -165,10 +167,11 @@ def fit(examples: Sequence[Example]) -> tuple[NDArray[np.float64], float]:
         scores = logits(pieces, weights, bias)
         best = np.full(len(examples), -np.inf)
         np.maximum.at(best, pieces.owner, scores)
-        chosen = np.where(
-            label == 1, (scores >= best[pieces.owner] - 0.5) * 1.0, 0.05 + 1 / (1 + np.exp(-scores))
-        )
-    return weights, bias
+        near_worst = scores >= best[pieces.owner] - 0.5
+        chosen = np.where(label == 1, near_worst * 1.0, 0.05 + 1 / (1 + np.exp(-scores)))
+    expanded = np.zeros(2**FEATURE_BITS)
+    expanded[used] = weights
+    return expanded, bias
 
 
 def _descend(
@@ -243,7 +246,7 @@ def auroc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
 
 
 def measure(
-    score: Callable[[str], float], examples: Sequence[Example], threshold: float = THRESHOLD
+    score: Callable[[str], float], examples: Sequence[Example], threshold: float = 0.7
 ) -> dict[str, float]:
     """AUROC, recall at 1 % false positives, and both rates at the threshold."""
     scores = np.array([score(e.text) for e in examples])
@@ -274,25 +277,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     examples = training_examples(safety)
     if asked.leave_out:
-        rest = [e for e in examples if e.source != asked.leave_out]
-        weights, bias = fit(rest)
-        detector = LinearDetector(
-            weights.astype(np.float32),
-            bias,
-            *calibrate(worst(rest, weights, bias), np.array([e.label for e in rest])),
-        )
-        held_out = [e for e in examples if e.source == asked.leave_out or e.label == 0]
-        figures = {asked.leave_out: measure(detector.score, held_out)}
+        figures = {asked.leave_out: leave_out(examples, asked.leave_out)}
     else:
         detector = train(examples)
+        if asked.write:
+            write_atomically(Path(__file__).parent / "data" / "injection.npz", detector.to_bytes())
         figures = {
-            "direct": measure(detector.score, read(safety / "injection_dev.jsonl")),
-            "indirect": measure(detector.score, whole(safety / "indirect_dev.jsonl")),
+            "direct": measure(detector.score, read(safety / "injection_dev.jsonl"), THRESHOLDS["input"]),
+            "indirect": measure(detector.score, whole(safety / "indirect_dev.jsonl"), THRESHOLDS["context"]),
         }
     sys.stdout.write(json.dumps(figures, indent=2) + "\n")
-    if asked.write and not asked.leave_out:
-        write_atomically(Path(__file__).parent / "data" / "injection.npz", detector.to_bytes())
     return 0
+
+
+def leave_out(examples: Sequence[Example], source: str) -> dict[str, float]:
+    """Fit without a source and without a fifth of the benign texts; measure on both."""
+    fold = np.random.default_rng(SEED).integers(0, 5, len(examples))
+    outside = [e.source == source if e.label else f == 0 for e, f in zip(examples, fold, strict=True)]
+    inside = [e for e, out in zip(examples, outside, strict=True) if not out]
+    weights, bias = fit(inside)
+    slope, offset = calibrate(worst(inside, weights, bias), np.array([e.label for e in inside]))
+    detector = LinearDetector(weights.astype(np.float32), bias, slope, offset)
+    return measure(detector.score, [e for e, out in zip(examples, outside, strict=True) if out])
 
 
 def whole(path: Path) -> list[Example]:

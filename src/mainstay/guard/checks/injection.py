@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from mainstay.guard.detector import THRESHOLD, LinearDetector
+from mainstay.guard.detector import LinearDetector
 from mainstay.guard.registry import COMMON_OPTIONS, Hit, OptionParser, checks
 from mainstay.guard.types import CheckRule, Rail
+
+THRESHOLDS: Mapping[Rail, float] = {"input": 0.7, "context": 0.9, "output": 0.9}
+"""Where a rule sets none. A good passage wrongly dropped costs an answer, and nobody sees it: so the bar is higher
+for the context. The card shows both errors at other thresholds."""
 
 
 @checks.register("injection")
@@ -26,7 +30,7 @@ class Injection:
         self._detector = LinearDetector.load()
 
     def find(self, text: str, rail: Rail, rule: CheckRule) -> list[Hit]:
-        threshold = THRESHOLD if rule.threshold is None else rule.threshold
+        threshold = THRESHOLDS[rail] if rule.threshold is None else rule.threshold
         return [
             Hit("injection", piece.start, piece.end, piece.probability, "[INSTRUCTION]")
             for piece in self._detector.pieces(text, threshold)
