@@ -48,7 +48,7 @@ def with_grounding(**changes: Any) -> Policy:
 async def test_a_supported_answer_keeps_its_words_and_gains_numbers(plane: Plane) -> None:
     plane.model.says(f"{NEAR_MISS} [2] {CHECK_IN} {NEAR_MISS}")
     final = await asked(plane)
-    assert final.text == f"{NEAR_MISS} [1] {CHECK_IN} [2] {NEAR_MISS} [1]"
+    assert final.text == f"{NEAR_MISS} [1] {CHECK_IN} [2]"
     assert [c.number for c in final.citations] == [1, 2]
     assert all(HANDBOOK[c.start : c.end] == c.quote for c in final.citations)
     assert final.grounding.supported_share == 1.0

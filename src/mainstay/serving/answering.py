@@ -13,7 +13,7 @@ from mainstay.observe import Step
 from mainstay.observe.types import Attr
 from mainstay.retrieval.types import Citation
 from mainstay.serving.deps import EXTRACTIVE
-from mainstay.serving.grounding import GroundedText, Numbering, SentenceCutter, SentenceJudge
+from mainstay.serving.grounding import GroundedText, Numbering, SentenceCutter, SentenceJudge, ends_well
 from mainstay.serving.run import Run
 from mainstay.serving.types import Grounding, citation_body, finding_body
 
@@ -78,6 +78,9 @@ async def _judged(
                     if text.blocked:
                         return
         for gap, sentence in cutter.rest():
+            if run.passages and run.finish_reason == "length" and not ends_well(sentence):
+                text.cut_off(sentence)
+                continue
             if shown := text.take(gap, await asyncio.to_thread(judge, sentence)):
                 yield shown
             if text.blocked:

@@ -33,6 +33,15 @@ _REFUSALS = tuple(
 )
 
 
+_ENDS_WELL = re.compile(r"[.!?…。！？:][\"'”’»)\]*_]*\s*$")
+_LIST_NUMBER = re.compile(r"^\s*\d{1,2}[.)]\s+(?=\S)")
+
+
+def ends_well(sentence: str) -> bool:
+    """Whether a sentence has its end, and was not cut off before it."""
+    return _ENDS_WELL.search(sentence) is not None
+
+
 class RailGuard(Protocol):
     def check(self, text: str, rail: Rail, policy: Policy) -> Verdict: ...
 
@@ -197,6 +206,7 @@ class GroundedText:
         self._numbering = numbering
         self._waiting: list[tuple[str, Judged]] = []
         self._shown = False
+        self._said: set[str] = set()
         self.supported = 0
         self.scored = 0
         self.refusals = 0
@@ -227,12 +237,29 @@ class GroundedText:
             return ""
         if judged.outcome == "dropped":
             return ""
+        if self._rule.unsupported == "remove":  # a list with holes keeps no numbers
+            judged = replace(judged, text=_LIST_NUMBER.sub("", judged.text))
+            if self._said_before(judged):
+                return ""
         self._count(judged)
         if judged.outcome == "unsupported" and self._rule.unsupported == "remove":
             self.removed.append(judged.text)
             return ""
         self._waiting.append((gap, judged))
         return self.flush() if self.enough else ""
+
+    def cut_off(self, sentence: str) -> None:
+        """The output limit ended this sentence in its middle: half a sentence states nothing to be checked."""
+        self.removed.append(sentence)
+
+    def _said_before(self, judged: Judged) -> bool:
+        """Small models repeat themselves; a supported sentence is shown and counted once."""
+        if judged.outcome != "supported":
+            return False
+        words = " ".join(judged.text.casefold().split())
+        repeated = words in self._said
+        self._said.add(words)
+        return repeated
 
     def flush(self) -> str:
         """Show all that waits."""

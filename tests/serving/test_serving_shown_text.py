@@ -1,0 +1,56 @@
+"""What of a judged answer is shown: supported sentences once, without the numbers of a list with holes."""
+
+import pytest
+
+from mainstay.guard import GroundingRule
+from mainstay.retrieval import Citation
+from mainstay.serving.grounding import GroundedText, Judged, Numbering, ends_well
+
+REMOVE = GroundingRule(unsupported="remove")
+SOURCE = Citation(0, "v1", "leave.md", "Leave", 1, None, (), 10, 40, "Everyone has 27 days of leave.", 0.99)
+
+
+def supported(text: str) -> Judged:
+    return Judged(text, "supported", SOURCE, 0.99)
+
+
+def test_a_sentence_that_a_model_repeats_is_shown_and_counted_once() -> None:
+    text = GroundedText(REMOVE, Numbering())
+    shown = [text.take(" ", supported("Everyone has 27 days of leave.")) for _ in range(3)]
+    assert shown == ["Everyone has 27 days of leave. [1]", "", ""]
+    assert text.supported == text.scored == 1
+
+
+def test_two_sentences_from_one_span_share_its_number() -> None:
+    text = GroundedText(REMOVE, Numbering())
+    shown = text.take("", supported("Everyone has 27 days.")) + text.take(" ", supported("All have 27 days."))
+    assert shown == "Everyone has 27 days. [1] All have 27 days. [1]"
+
+
+def test_a_list_that_lost_items_loses_its_numbers() -> None:
+    text = GroundedText(REMOVE, Numbering())
+    text.take("", Judged("1. Dogs are welcome.", "unsupported"))
+    assert (
+        text.take("\n", supported("2. Everyone has 27 days of leave."))
+        == "Everyone has 27 days of leave. [1]"
+    )
+
+
+def test_half_a_sentence_is_not_shown_and_said_to_be_removed() -> None:
+    text = GroundedText(REMOVE, Numbering())
+    text.take("", supported("Everyone has 27 days of leave."))
+    text.cut_off("A status update is sent every")
+    assert text.removed == ["A status update is sent every"]
+    assert text.flush() == ""
+
+
+@pytest.mark.parametrize(
+    "sentence", ["It is so.", "Is it?", "“It is.”", "It is [1]. ", "是的。", "**It is.**"]
+)
+def test_a_sentence_with_its_end_was_not_cut_off(sentence: str) -> None:
+    assert ends_well(sentence)
+
+
+@pytest.mark.parametrize("sentence", ["A status update is sent every", "It costs 4", "the crew,"])
+def test_a_sentence_without_its_end_was_cut_off(sentence: str) -> None:
+    assert not ends_well(sentence)
