@@ -114,6 +114,11 @@ def paths(world: World) -> dict[str, str]:
     return found | ({"evaluation": f"/evaluations/{run[0].id}?against={run[-1].id}"} if run else {})
 
 
+def shoot(page: Page, folder: str, name: str) -> None:
+    (SCREENSHOTS / folder).mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / folder / f"{name}.png")
+
+
 def serious(page: Page, axe: str) -> list[str]:
     """What axe-core calls serious or critical, one line each."""
     page.evaluate(axe)
@@ -146,12 +151,35 @@ def test_every_page_is_accessible_and_fits_its_width(
     assert wrong == []
 
 
-@pytest.mark.parametrize("theme", THEMES)
-def test_the_sign_in_page_is_accessible(open_page: OpenPage, axe: str, theme: str) -> None:
-    page = open_page("/sign-in", theme=theme, email=None)
-    (SCREENSHOTS / f"desk-{theme}").mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"desk-{theme}" / "sign-in.png")
+@pytest.mark.parametrize(("width", "theme"), [("desk", "light"), ("phone", "dark")])
+def test_the_sign_in_page_is_accessible(open_page: OpenPage, axe: str, width: str, theme: str) -> None:
+    page = open_page("/sign-in", width=width, theme=theme, email=None)
+    shoot(page, f"{width}-{theme}", "sign-in")
     assert serious(page, axe) == []
+
+
+def test_every_page_shows_the_same_by_command_and_by_api(open_page: OpenPage) -> None:
+    page = open_page("/apps/handbook-bot")
+    page.locator("details.same summary").click()
+    expect(page.get_by_text("mainstay release list handbook-bot")).to_be_visible()
+    shoot(page, "desk-light", "same")
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("mainstay release list handbook-bot")).to_be_hidden()
+
+
+def test_the_bar_of_five_reaches_every_place_on_a_phone(open_page: OpenPage) -> None:
+    page = open_page("/", width="phone")
+    page.locator(".bar summary").click()
+    shoot(page, "phone-light", "more")
+    page.locator(".bar").get_by_role("link", name="Audit").click()
+    page.wait_for_url("**/audit")
+
+
+def test_promoting_asks_and_says_what_will_happen(open_page: OpenPage) -> None:
+    page = open_page("/apps/handbook-bot")
+    page.locator("details.act summary", has_text="Promote").last.click()
+    expect(page.get_by_text("are answered by r1 within a second")).to_be_visible()
+    shoot(page, "desk-light", "promote")
 
 
 def test_five_questions_with_the_keyboard_alone(open_page: OpenPage, world: World) -> None:
@@ -189,6 +217,7 @@ def test_a_question_mark_lists_the_shortcuts(open_page: OpenPage) -> None:
     page = open_page("/apps")
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+    shoot(page, "desk-light", "shortcuts")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
 
