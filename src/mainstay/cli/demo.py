@@ -25,7 +25,7 @@ from mainstay.cli.server import RunningServer, addresses, show_addresses
 from mainstay.core.config import PROJECT_FILE, load_settings
 from mainstay.core.errors import ConfigError, Conflict, MissingExtra, NotFound
 from mainstay.delivery import Project, Release, load_project, load_prompt
-from mainstay.evaluate import compare
+from mainstay.evaluate import Case, compare
 from mainstay.models import ollama_models
 from mainstay.observe import Attr, Span
 from mainstay.services import evaluate_app, publish, wait_for_trace
@@ -51,7 +51,7 @@ def demo(
         str,
         typer.Option(help="Model of the example app, e.g. openai/gpt-4o-mini; `auto` takes one you have."),
     ] = "local/smollm2",
-    cases: Annotated[int | None, typer.Option(min=2, help="Evaluate only the first N questions.")] = None,
+    cases: Annotated[int | None, typer.Option(min=2, help="Evaluate only N of the questions.")] = None,
     example: Annotated[Path | None, typer.Option(help="Folder of the example project.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the demo stores everything.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
@@ -106,7 +106,7 @@ class Demo:
 
     def __init__(self, server: RunningServer, project: Project, folder: Path, cases: int | None) -> None:
         self.server, self.services, self.project, self.folder = server, server.services, project, folder
-        self.cases = project.datasets[DATASET].cases[:cases]
+        self.cases = spread(project.datasets[DATASET].cases, cases)
         self.questions = orjson.loads((folder / "demo_questions.json").read_bytes())
         self.state = DemoState(server.settings.data_dir / "demo.json")
         self.model = project.apps[APP].model
@@ -264,6 +264,14 @@ class Demo:
 
 def _show_done(bar: Progress, task: TaskID, done: int) -> None:
     bar.update(task, completed=done)
+
+
+def spread(cases: Sequence[Case], count: int | None) -> tuple[Case, ...]:
+    """`count` cases from all over the dataset, in its order; all when None or more than there are."""
+    total = len(cases)
+    if count is None or count >= total:
+        return tuple(cases)
+    return tuple(cases[index * total // count] for index in range(count))
 
 
 def openai_client(base_url: str, key: str) -> Any:
