@@ -19,7 +19,8 @@ from mainstay.core.content import short
 from mainstay.web import charts, formats
 
 FOLDER = Path(__file__).parent
-_MARK = re.compile(r"\s?\[(\d{1,3})\]")
+_MARK = re.compile(r"(\S*)\s?\[(\d{1,3})\]")
+"""A mark with the word before it, so that no line begins with a mark."""
 
 
 class Assets:
@@ -56,16 +57,16 @@ def cited(text: str, citations: Sequence[Mapping[str, Any]], prefix: str = "") -
     known = {str(c.get("number")) for c in citations}
     parts, last = [], 0
     for match in _MARK.finditer(text):
-        if match[1] not in known:
-            continue
-        parts.append(escape(text[last : match.start()]))
-        parts.append(
-            Markup('&nbsp;<a class="cite" href="#{1}cite-{0}" aria-label="source {0}">{0}</a>').format(
-                match[1], prefix
-            )
-        )
-        last = match.end()
+        if match[2] in known:
+            parts.append(escape(text[last : match.start()]))
+            parts.append(_LINK.format(match[1], match[2], prefix))
+            last = match.end()
     return Markup("").join([*parts, escape(text[last:])])
+
+
+_LINK = Markup(
+    '<span class="nowrap">{0}&nbsp;<a class="cite" href="#{2}cite-{1}" aria-label="source {1}">{1}</a></span>'
+)
 
 
 def document_link(citation: Mapping[str, Any]) -> str:
