@@ -36,7 +36,7 @@ def list_traces(
         (
             t.trace_id,
             datetime.fromtimestamp(t.start_ns / 1e9, UTC).strftime("%m-%d %H:%M:%S"),
-            f"{t.app}@r{t.release}" if t.app else t.model,
+            t.app or t.model if t.release is None else f"{t.app}@r{t.release}",
             t.status,
             f"{t.duration_ms:.0f}",
             show_usd(t.cost_nusd),
