@@ -18,7 +18,7 @@ def _load(tmp_path: Path, text: str) -> str:
 
 def test_the_example_policy_says_what_its_file_says() -> None:
     policy = load_policy(CAREFUL, "careful")
-    assert policy.rails["context"] == (CheckRule("invisible_unicode", "mask"), CheckRule("injection", "drop"))
+    assert policy.rails["context"] == (CheckRule("invisible_unicode", "mask"), CheckRule("injection", "mask"))
     assert policy.grounding.unsupported == "remove"
     assert policy.grounding.refusal == "The handbook does not say."
     assert [r.action for r in policy.rails["input"] if r.check == "secrets"] == ["block", "mask"]

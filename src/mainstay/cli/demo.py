@@ -19,7 +19,7 @@ from mainstay.cli.ask import render_extension
 from mainstay.cli.context import actor
 from mainstay.cli.demo_state import DemoRun, DemoState
 from mainstay.cli.evaluations import render_comparison, render_runs
-from mainstay.cli.output import JsonFlag, emit, err, out, progress_bar, say
+from mainstay.cli.output import JsonFlag, emit, err, out, progress_bar, say, stdout_for_data_only
 from mainstay.cli.project import Bar, render_changes, render_published
 from mainstay.cli.server import RunningServer, addresses, show_addresses
 from mainstay.core.config import PROJECT_FILE, load_settings
@@ -64,7 +64,8 @@ def demo(
         settings = load_settings({"data_dir": where, "port": port})
         project = with_model(load_project(folder / PROJECT_FILE), chosen_model(model))
         with RunningServer(settings, project) as server:
-            result = Demo(server, project, folder, cases).run()
+            with stdout_for_data_only(json):
+                result = Demo(server, project, folder, cases).run()
             emit(result, json, lambda: show_addresses(addresses(server), list(project.apps)))
             if not once:
                 server.wait()

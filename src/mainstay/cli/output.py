@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -40,7 +41,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) 
         count += 1
     if count:
         # At its natural width, also beyond the terminal's: an id cut into pieces cannot be copied.
-        Console(highlight=False, width=1000).print(shown)
+        Console(file=out.file, highlight=False, width=1000).print(shown)
     else:
         err.print(empty, markup=False)
 
@@ -55,6 +56,16 @@ def progress_bar(label: str) -> Progress:
         console=err,
         transient=True,
     )
+
+
+@contextmanager
+def stdout_for_data_only(wanted: bool) -> Iterator[None]:
+    """While within, what people would read goes to stderr, so that stdout holds JSON alone."""
+    out.stderr = wanted
+    try:
+        yield
+    finally:
+        out.stderr = False
 
 
 def say(message: str) -> None:
