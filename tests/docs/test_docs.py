@@ -16,13 +16,17 @@ import typer
 import yaml
 
 from mainstay.cli.main import app
+from mainstay.core.content import BlobStore
+from mainstay.core.database import Database
 from mainstay.delivery import load_project, load_prompt, project_schema
 from mainstay.evaluate import load_dataset
 from mainstay.evaluate.scorers import DEFAULT_METRICS
-from mainstay.guard import load_policy
+from mainstay.govern import local_identity
+from mainstay.guard import Guard, default_policy, load_policy
 from mainstay.guard.checks.pii import KINDS as PII_KINDS
 from mainstay.guard.checks.secrets import KINDS as SECRET_KINDS
 from mainstay.guard.registry import checks
+from mainstay.knowledge import ChunkSettings, FolderSource, Library
 from mainstay.models.vendors import VENDORS
 from mainstay.observe import Attr
 
@@ -279,3 +283,21 @@ def test_every_key_of_the_project_file_is_explained() -> None:
     for section in schema["$defs"].values():
         keys |= {*section["properties"]}
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
+
+
+# --- the example app ingests these pages -------------------------------------------------------------------
+
+
+def test_no_passage_of_the_documentation_is_taken_for_an_attack(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    library = Library(sqlite_database, BlobStore(tmp_path / "blobs"))
+    report = library.sync(
+        local_identity(), "docs", FolderSource([ROOT / "docs"]), ChunkSettings(target_chars=800)
+    )
+    guard, policy = Guard.load(), default_policy()
+
+    passages = [chunk.text for chunk in library.chunks(report.snapshot.id)]
+
+    assert passages
+    assert [p for p in passages if guard.check(p, "context", policy).action in ("drop", "block")] == []
