@@ -41,7 +41,9 @@ def start(example: Path, data_dir: Path, stdout: int = subprocess.DEVNULL) -> su
     return subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=subprocess.DEVNULL)
 
 
-def test_killed_at_random_points_it_resumes_and_nothing_is_lost_or_doubled(example: Path, tmp_path: Path) -> None:
+def test_killed_at_random_points_it_resumes_and_nothing_is_lost_or_doubled(
+    example: Path, tmp_path: Path
+) -> None:
     seed = int(os.environ.get("MAINSTAY_SEED", random.randrange(10**6)))
     chance = random.Random(seed)
     data_dir = tmp_path / "data"
