@@ -5,6 +5,7 @@ from retrieval_world import BagOfWordsEmbedder
 
 from mainstay.models.types import SentenceSelector, SourcePassage
 from mainstay.retrieval import ExtractiveSelector, MiniLmEmbedder
+from mainstay.retrieval.extractive import candidates
 
 PASSAGES = (
     SourcePassage(
@@ -54,3 +55,13 @@ def test_the_real_model_finds_answers_in_other_words(models_dir: Path) -> None:
         ("Full-time employees receive 25 days of annual leave per year.", 1),
     )
     assert selector("What is the capital of Mongolia?", PASSAGES) == ()
+
+
+def test_a_heading_leads_the_sentences_below_it_and_is_no_answer() -> None:
+    texts = [
+        one.text
+        for one in candidates(
+            [SourcePassage(1, "5.2 Annual leave\n\nYou get 25 days.\n\nSick pay\n\nSick pay is full pay.")]
+        )
+    ]
+    assert texts == ["You get 25 days.", "Sick pay is full pay."]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mainstay.models.types import SourcePassage
 from mainstay.retrieval.answerable import idf
 from mainstay.retrieval.facts import NUMBER_WORDS, read_facts
-from mainstay.retrieval.sentences import split_sentences
+from mainstay.retrieval.sentences import is_title, split_sentences
 from mainstay.retrieval.types import Embedder
 from mainstay.retrieval.weights import read_weights
 from mainstay.retrieval.words import content_stems, tokens
@@ -83,7 +83,7 @@ def _led_sentences(text: str) -> Iterator[tuple[str, str]]:
     heading, question = "", ""
     for start, end in split_sentences(text):
         sentence = text[start:end]
-        if sentence.startswith("#"):
+        if is_title(sentence, text[end:]):
             heading, question = sentence.lstrip("# "), ""
         elif sentence.endswith("?"):
             question = sentence

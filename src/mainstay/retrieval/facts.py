@@ -9,7 +9,8 @@ from mainstay.retrieval.porter import stem
 from mainstay.retrieval.words import FUNCTION_WORDS, content_stems, tokens
 
 _NUMBER = re.compile(
-    r"(?<![A-Za-z\d.,])\d+(?:,\d{3})*(?:\.\d+)?(?:\s?(thousand|million|billion|trillion|bn|k|m)\b)?", re.I
+    r"(?<![A-Za-z\d.,])\d+(?:,\d{3})*(?:\.\d+)?(?:(\s?(?:thousand|million|billion|trillion|bn)\b|[km]\b(?!/)))?",
+    re.I,
 )
 _SCALES = {
     "thousand": 10**3, "k": 10**3, "million": 10**6, "m": 10**6, "billion": 10**9, "bn": 10**9, "trillion": 10**12,
@@ -33,7 +34,7 @@ _CODE = re.compile(r"(?=\w*\d)(?=\w*[^\W\d_])\w{2,}")
 _QUARTER = re.compile(r"[qh][1-4]")
 """Q2 may stand for "the second quarter", so it is no code."""
 _CAPITALISED = re.compile(r"\b[A-ZÀ-ÖØ-Þ][\w'’-]*")
-_LIST_MARK = re.compile(r"^\s*(?:[-*•]|\(?\d{1,3}[.)])\s+|\[\d{1,3}\]")
+_LIST_MARK = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+|\[\d{1,3}\]")
 
 _OPPOSITES = (
     "more/less more/fewer most/least higher/lower high/low highest/lowest increase/decrease increased/decreased "
@@ -92,7 +93,7 @@ class Facts:
 
 
 def read_facts(sentence: str) -> Facts:
-    sentence = _LIST_MARK.sub(" ", sentence)  # "1." and "[2]" assert nothing
+    sentence = without_list_mark(sentence)
     words = tuple(tokens(sentence))
     return Facts(
         words=words,
@@ -104,6 +105,11 @@ def read_facts(sentence: str) -> Facts:
     )
 
 
+def without_list_mark(sentence: str) -> str:
+    """Without "1.", "-" or "a)" in front and without "[2]": they assert nothing."""
+    return _LIST_MARK.sub(" ", sentence).strip()
+
+
 def demanded_numbers(facts: Facts) -> frozenset[str]:
     """The numbers a source must hold for the sentence to be supported."""
     loose = {NUMBER_WORDS[word] for word in _NOT_COUNTED}
@@ -111,15 +117,15 @@ def demanded_numbers(facts: Facts) -> frozenset[str]:
 
 
 def _numbers(text: str) -> frozenset[str]:
-    return frozenset(_canonical(found[0], found[1]) for found in _NUMBER.finditer(text))
+    return frozenset(canonical_number(found[0], found[1]) for found in _NUMBER.finditer(text))
 
 
-def _canonical(written: str, scale: str | None) -> str:
-    digits = written[: -len(scale)].strip() if scale else written
-    value = float(digits.replace(",", "")) * _SCALES[(scale or "").lower()] if scale else None
-    if value is not None:
+def canonical_number(written: str, scale: str | None) -> str:
+    """Digits without separators and trailing zeros; `scale` ("million") may still stand at the end of `written`."""
+    plain = written.removesuffix(scale or "").strip().replace(",", "")
+    if scale:
+        value = float(plain) * _SCALES[scale.strip().lower()]
         return f"{value:.6f}".rstrip("0").rstrip(".")
-    plain = digits.replace(",", "")
     plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
     return plain.lstrip("0") or "0"
 

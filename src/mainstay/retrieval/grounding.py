@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mainstay.retrieval.facts import Facts, read_facts
-from mainstay.retrieval.sentences import split_sentences
+from mainstay.retrieval.clauses import hold_facts, says_opposite_of_nearest
+from mainstay.retrieval.facts import Facts, read_facts, without_list_mark
+from mainstay.retrieval.sentences import is_cut_off, split_sentences
 from mainstay.retrieval.support_features import (
     FEATURES,
     Measured,
@@ -97,26 +98,28 @@ class GroundingScorer:
         ]
 
     def support_in(self, sentence: str, ready: PassageSources) -> Support:
+        sentence = without_list_mark(sentence)
         facts = read_facts(sentence)
+        cut_off = is_cut_off(sentence)
         copied = _copied_from(facts, ready)
-        if copied is not None:
+        if copied is not None and not cut_off:
             return _support(COPIED_SCORE, self.threshold, copied, ready)
         measured = measure(facts, ready.sources)
-        return _support(self.score(facts, measured, ready.sources), self.threshold, measured.best, ready)
-
-    def score(self, facts: Facts, measured: Measured, sources: Sources) -> float:
-        """The model's probability, held down where the sentence contradicts its source."""
-        probability = self._model.probability(measured.values)
         if measured.best is None:
-            return 0.0
-        if _contradicts(facts, measured, measured.best, sources):
-            return min(probability, _BLOCKED_SHARE * self.threshold)
-        return probability
+            return _support(0.0, self.threshold, None, ready)
+        score = self._model.probability(measured.values)
+        held = hold_facts(sentence, facts, ready.sources)
+        unsourced = held.facts > 0 and held.holder is None
+        if cut_off or unsourced or _contradicts(facts, measured, measured.best, ready.sources):
+            score = min(score, _BLOCKED_SHARE * self.threshold)
+        return _support(score, self.threshold, held.holder or measured.best, ready)
 
 
 def _contradicts(facts: Facts, measured: Measured, best: SourceSentence, sources: Sources) -> bool:
     """Signs that outweigh likeness: a number from nowhere or from another sentence, the opposite said."""
     if facts.numbers - sources.numbers or numbers_clash(facts, best, sources, digits_only=True):
+        return True
+    if says_opposite_of_nearest(facts, measured.covers, sources):
         return True
     if measured.value("opposites") == 0 and measured.best_cover >= _COVER_FOR_OPPOSITE:
         return True

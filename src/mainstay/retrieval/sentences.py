@@ -19,6 +19,24 @@ _LAST_WORD = re.compile(r"[\w.]+$")
 _LIST_ITEM = re.compile(r"\s*(?:[-*•–·▪◦]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)])\s+\S")
 _OPENS_BLOCK = re.compile(r"\s*(?:#{1,6}\s|>|```|\|)")
 _CELL_END = re.compile(r"[,;](?=\S)(?!\d{3}\b)")
+_SECTION_TITLE = re.compile(r"\s*(?:\d{1,3}(?:\.\d{1,3})+\.?|\d{1,2})\s+[A-ZÀ-ÖØ-Þ][^.!?:;|\n]{0,100}$")
+_BARE_TITLE = re.compile(r"[A-ZÀ-ÖØ-Þ][^.!?:;|,\n]{0,60}$")
+_TITLE_WORDS_MAX = 8
+_ENDED = re.compile(r"[.!?…:;。！？｡][\"'”’»)\]*_」』）]*(?:\s?\[\d{1,3}\])*\s*$")
+_CITED = re.compile(r"(?:\s?\[\d{1,3}\])+\s*$")
+_CLOSING = re.compile(r"[\s\"'”’»)\]*_]+$")
+_LAST_LETTERS = re.compile(r"[^\W\d_]+$")
+_OPEN_NUMBER = re.compile(r"\b(?:least|most|every|within|than)\s+\d[\d.,]*$")
+_DETERMINERS = "a an the every and or than their its our your my"
+_NEVER_LAST = frozenset(_DETERMINERS.split())
+_SELDOM_LAST = (
+    "of to in on at by for from with within without into onto per as that which who whose if when while "
+    "because until unless is are was were be been being has have had must may can shall will would should "
+    "could might do does each any some this these those not no but so about between during under over before "
+    "after against through via least most than more less"
+)
+_LAST_WITH_MARK_ONLY = frozenset(_SELDOM_LAST.split())
+"""A sentence may end on these ("the day before."), but one without its end mark has more to say."""
 _WRAPPED_CHARS_MIN = 25
 _LETTER_OR_NUMBER = re.compile(r"\w")
 
@@ -35,6 +53,36 @@ def split_sentences(text: str) -> list[Span]:
         for span in _sentences_of(text, start, end)
         if _LETTER_OR_NUMBER.search(text, *span)
     ]
+
+
+def is_title(sentence: str, follows: str = "") -> bool:
+    """Is this line a heading, which states nothing? `follows` is the text after it.
+
+    Known by its mark ("## Drills"), by its section number ("5.3 Drills"), or by standing alone: a few words without
+    an end mark above a paragraph.
+    """
+    if sentence.startswith("#") or _SECTION_TITLE.fullmatch(sentence):
+        return True
+    alone = re.match(r"[ \t]*\r?\n[ \t]*\r?\n", follows) is not None and bool(follows.strip())
+    return alone and _BARE_TITLE.fullmatch(sentence) is not None and len(sentence.split()) <= _TITLE_WORDS_MAX
+
+
+def has_end(sentence: str) -> bool:
+    """Does it close with a full stop, a question or exclamation mark, a colon or a semicolon?"""
+    return _ENDED.search(sentence) is not None
+
+
+def is_cut_off(sentence: str) -> bool:
+    """Does the sentence stop in its middle: on a word that must be followed by another, or on an open comma?"""
+    bare = _CLOSING.sub("", _CITED.sub("", sentence))
+    ended = has_end(sentence)
+    if not ended and bare.endswith((",", "-", "–", "—", "(", "/")):
+        return True
+    last = _LAST_LETTERS.search(bare.rstrip(".!?…"))
+    if not ended and _OPEN_NUMBER.search(bare):
+        return True
+    word = last[0] if last else ""  # as written: "vitamin A." ends well
+    return word in _NEVER_LAST or (not ended and word in _LAST_WITH_MARK_ONLY)
 
 
 def _blocks(text: str) -> Iterator[Span]:
@@ -73,6 +121,8 @@ def _continues(block: str, line: str) -> bool:
     if _is_row(last) or _is_row(line) or _cells(last) == _cells(line) > 1:
         return False
     if _LIST_ITEM.match(line) or _OPENS_BLOCK.match(line) or _OPENS_BLOCK.match(last) or last.endswith(":"):
+        return False
+    if _SECTION_TITLE.fullmatch(line) or _SECTION_TITLE.fullmatch(last):
         return False
     if line.lstrip()[:1].islower():
         return len(last) >= _WRAPPED_CHARS_MIN

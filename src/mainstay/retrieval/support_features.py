@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from mainstay.retrieval.answerable import idf
 from mainstay.retrieval.facts import OPPOSITES, Facts, demanded_numbers, read_facts
 from mainstay.retrieval.porter import stem
+from mainstay.retrieval.quantities import Exact, read_exact
 from mainstay.retrieval.sentences import split_sentences
 from mainstay.retrieval.words import content_stems, tokens
 
@@ -45,18 +46,27 @@ class Sources:
             for start, end in split_sentences(text)
             for facts in (read_facts(text[start:end]),)
         ]
+        self.texts = [passages[one.passage][1][one.start : one.end] for one in self.sentences]
+        self._exact: dict[int, Exact] = {}
         contexts = [context for context, _ in passages]
+        self.context_numbers = [read_facts(context).known_numbers for context in contexts]
         self.context_stems = [frozenset(content_stems(context)) for context in contexts]
         self.context_words = frozenset(word for context in contexts for word in tokens(context))
         self.frequency = Counter(one for sentence in self.sentences for one in sentence.stems)
         self.all_stems = frozenset(self.frequency).union(*self.context_stems)
         self.numbers = frozenset().union(
             *(sentence.facts.known_numbers for sentence in self.sentences),
-            *(read_facts(context).known_numbers for context in contexts),
+            *self.context_numbers,
         )
         self.words = self.context_words.union(*(sentence.facts.words for sentence in self.sentences))
         self.pairs = frozenset().union(*(_pairs(sentence.facts.stems, _NEAR) for sentence in self.sentences))
         self.triples = frozenset().union(*(_triples(sentence.facts.words) for sentence in self.sentences))
+
+    def exact(self, at: int) -> Exact:
+        """Amounts and dates of the sentence at this place; read when first asked for."""
+        if at not in self._exact:
+            self._exact[at] = read_exact(self.texts[at])
+        return self._exact[at]
 
     def weight(self, one: str) -> float:
         """A stem's idf among the source sentences; what no source holds weighs most."""
@@ -67,12 +77,16 @@ class Sources:
 class Measured:
     """Features of one sentence (in the order of FEATURES) and the source sentence that carries most of it.
 
-    `best_cover`: the share of the sentence's idf mass that the best source sentence holds.
+    `covers`: the share of the sentence's idf mass that each source sentence holds; `best_cover`: the largest.
     """
 
     values: tuple[float, ...]
     best: SourceSentence | None
-    best_cover: float
+    covers: tuple[float, ...]
+
+    @property
+    def best_cover(self) -> float:
+        return max(self.covers, default=0.0)
 
     def value(self, feature: str) -> float:
         return self.values[FEATURES.index(feature)]
@@ -83,7 +97,7 @@ def measure(facts: Facts, sources: Sources) -> Measured:
     weights = {one: sources.weight(one) for one in set(facts.stems) if not one.isdigit()}
     covers = [_cover(weights, sentence, sources) for sentence in sources.sentences]
     if not covers:
-        return Measured((0.0,) * len(FEATURES), None, 0.0)
+        return Measured((0.0,) * len(FEATURES), None, ())
     first = max(range(len(covers)), key=lambda place: (covers[place], -place))
     best = sources.sentences[first]
     second = _second(weights, best, sources)
@@ -109,7 +123,7 @@ def measure(facts: Facts, sources: Sources) -> Measured:
         _opposites(facts, near_stems),
         min(_share(weights, near_stems), numbers, names),
     )
-    return Measured(values, best if covers[first] > 0 else None, covers[first])
+    return Measured(values, best if covers[first] > 0 else None, tuple(covers))
 
 
 def _cover(weights: dict[str, float], sentence: SourceSentence, sources: Sources) -> float:
