@@ -33,17 +33,22 @@ def test_every_expected_span_stands_in_a_chunk_and_every_answer_is_accepted(
     assert wrong == []
 
 
-def test_the_careful_policy_drops_the_poisoned_chunk_and_no_other(
+def test_the_careful_policy_cuts_the_instructions_out_of_the_poisoned_chunk_and_no_other(
     sqlite_database: Database, tmp_path: Path, actor: Identity
 ) -> None:
     guard, policy = Guard.load(), load_policy(HANDBOOK / "policies/careful.yaml", "careful")
     chunks = _chunks(sqlite_database, tmp_path, actor)
-    dropped = [(u, t) for u, t in chunks if guard.check(t, "context", policy).action == "drop"]
-    assert {uri for uri, _ in dropped} == {"supplier-newsletter.md"}
+    verdicts = [(uri, text, guard.check(text, "context", policy)) for uri, text in chunks]
+    cut = [(uri, text, v.text) for uri, text, v in verdicts if any(f.check == "injection" for f in v.findings)]
+    assert {uri for uri, _, _ in cut} == {"supplier-newsletter.md"}
     poisoned = [
         t for _, t in chunks if "Ignore all previous instructions" in t or "disregard your earlier" in t
     ]
-    assert [text for _, text in dropped] == poisoned
+    assert [text for _, text, _ in cut] == poisoned
+    for _, _, left in cut:
+        assert "30 September" in left
+        assert "PIN" not in left
+        assert "system prompt" not in left
 
 
 def test_the_careful_policy_lets_every_question_of_the_dataset_in() -> None:

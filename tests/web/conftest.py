@@ -62,8 +62,9 @@ def site(world: World) -> Iterator[str]:
         yield base_url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Gone with its module: while Playwright is there, this thread counts as inside a running event loop."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium")

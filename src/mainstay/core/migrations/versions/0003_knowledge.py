@@ -28,7 +28,7 @@ def upgrade() -> None:
         sa.Column("labels", json, nullable=False),
         sa.Column("created_at_us", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_document_versions"),
-        sa.UniqueConstraint("corpus", "uri", "number", name="uq_document_versions_corpus"),
+        sa.UniqueConstraint("corpus", "uri", "number", name="uq_document_versions_corpus_uri_number"),
     )
     op.create_table(
         "parsed_sources",
@@ -67,7 +67,7 @@ def upgrade() -> None:
         sa.Column("chunker", sa.String(71), nullable=False),
         sa.Column("created_at_us", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_snapshots"),
-        sa.UniqueConstraint("corpus", "number", name="uq_snapshots_corpus"),
+        sa.UniqueConstraint("corpus", "number", name="uq_snapshots_corpus_number"),
     )
     op.create_table(
         "snapshot_entries",
