@@ -24,6 +24,7 @@ STAFF = (
     "Claims must be sent before the audit. The drill is held twice a year, on a Tuesday. "
     "The minimum rest between two watches is 11 hours. The desk is open from 06:00 to 21:00. "
     "A crate must not weigh more than 1,200 kilograms. The weekly bonus is EUR 210. "
+    "Route R1 goes to the island and takes 55 minutes. Route R2 goes to the cape and takes 100 minutes. "
     "Visitors may bring two guests. They must register them 5 days ahead."
 )
 PASSAGES = [passage(HARBOUR), passage(ALARMS, number=2), passage(STAFF, number=3)]
@@ -44,6 +45,7 @@ def scorer() -> GroundingScorer:
         "During a level 2 alarm the watch leader and the crew send a situation report every 20 minutes.",
         "The watch leader sends a situation report every 3 hours during a level 1 alarm.",
         "A class B fault must be repaired within 8 hours.",
+        "R1 takes 100 minutes and R2 takes 55 minutes.",
         # a date of two halves
         "The blue passes stop working on 30 October.",
         "The blue passes stop working on 12 September.",
@@ -106,6 +108,7 @@ def test_the_facts_of_one_source_sentence_are_supported_and_cite_it(
     "sentence",
     [
         "A spill must be reported to the harbour office within 12 hours, and a class A fault must be repaired within 8 hours.",
+        "R1 takes 55 minutes and R2 takes 100 minutes.",
         "A full-time worker gets 28 days of paid annual leave; the minimum rest between two watches is 11 hours.",
     ],
 )

@@ -31,7 +31,7 @@ _BOUNDARY = re.compile(
     r"|\s+(?=(?:and|but|while|whereas)\s)",
 )
 _LIGHT_WORDS = (
-    "must may shall will would should can could might need within every each per get gets also only about "
+    "up until till most least must may shall will would should can could might need within every each per get gets also only about "
     "just all any both more than other"
 )
 _LIGHT_STEMS = frozenset(stem(word) for word in _LIGHT_WORDS.split())
@@ -104,7 +104,8 @@ def _clause(text: str, facts: Facts) -> _Clause:
     spent = {stem(word) for word in exact.spent} | _LIGHT_STEMS
     stems = {stem(word) for word in words if word not in FUNCTION_WORDS} - spent
     codes = frozenset(word for word in facts.numbers & frozenset(words) if word[0].isalpha())
-    return _Clause(frozenset(one for one in stems if not one.isdigit()) - codes, exact, codes)
+    compared = frozenset(one for one in stems if not one.isdigit() and not (len(one) == 1 and one.isascii()))
+    return _Clause(compared - codes, exact, codes)
 
 
 def _clauses(text: str, facts: Facts) -> list[_Clause]:
@@ -119,7 +120,8 @@ def _clauses(text: str, facts: Facts) -> list[_Clause]:
 
 
 def _own_words(text: str, facts: Facts) -> int:
-    return len(_clause(text, facts).stems)
+    clause = _clause(text, facts)
+    return len(clause.stems | clause.codes)
 
 
 def _demands(clause: _Clause) -> bool:

@@ -109,10 +109,20 @@ class GroundingScorer:
             return _support(0.0, self.threshold, None, ready)
         score = self._model.probability(measured.values)
         held = hold_facts(sentence, facts, ready.sources)
+        nearest = _nearest(measured, measured.best, held.holder, ready.sources)
         unsourced = held.facts > 0 and held.holder is None
-        if cut_off or unsourced or _contradicts(facts, measured, measured.best, ready.sources):
+        if cut_off or unsourced or _contradicts(facts, measured, nearest, ready.sources):
             score = min(score, _BLOCKED_SHARE * self.threshold)
         return _support(score, self.threshold, held.holder or measured.best, ready)
+
+
+def _nearest(
+    measured: Measured, best: SourceSentence, holder: SourceSentence | None, sources: Sources
+) -> SourceSentence:
+    """Of sentences equally near in words, the one that holds the facts."""
+    if holder is None or measured.covers[sources.sentences.index(holder)] < measured.best_cover:
+        return best
+    return holder
 
 
 def _contradicts(facts: Facts, measured: Measured, best: SourceSentence, sources: Sources) -> bool:
