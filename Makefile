@@ -6,7 +6,7 @@ INSTALL := $(UV) pip install -q --python $(BIN)/python
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make requirements" $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11
 SAY := printf '\033[1m%s\033[0m\n'
 
-.PHONY: demo test test-all lint format bench requirements browser clean help
+.PHONY: demo test test-all pictures lint format bench requirements browser clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,6 +19,10 @@ test: .venv/.dev .venv/.models .venv/.node browser  ## every test but the slow o
 
 test-all: .venv/.dev .venv/.models .venv/.node browser  ## every test
 	@$(BIN)/pytest -q $(ARGS)
+
+pictures: .venv/.dev .venv/.models .venv/.node browser  ## make the documentation's pictures anew, with the browser tests
+	@$(BIN)/pytest -q -m browser tests/web
+	@cp tests/screenshots/desk-light/trace.png docs/images/trace.png
 
 lint: .venv/.dev  ## style, types, import rules
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
