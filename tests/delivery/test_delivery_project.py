@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from mainstay.core.errors import ConfigError
+from mainstay.core.yamlfile import load_yaml
 from mainstay.delivery import ProjectError, load_project, project_schema
+from mainstay.models import read_models_config
 
 
 def mistakes(folder) -> list[str]:  # type: ignore[no-untyped-def]
@@ -142,3 +145,22 @@ def test_the_schema_for_editors_knows_every_section_and_setting() -> None:
     assert {"project", "knowledge", "prompts", "policies", "datasets", "apps"} <= set(schema["properties"])
     assert "port" in schema["properties"]["settings"]["properties"]
     assert json.loads(json.dumps(schema)) == schema
+
+
+def test_prices_of_ones_own_endpoint_stand_in_the_project_file(tmp_path: Path) -> None:
+    file = tmp_path / "mainstay.yaml"
+    file.write_text(
+        "project: p\n"
+        "providers:\n"
+        "  gpu:\n"
+        "    base_url: http://127.0.0.1:8000/v1\n"
+        "    models: [qwen]\n"
+        "    price: {input: 0.1, output: 0.4}\n"
+        "    idle_timeout_s: 60\n"
+        "models:\n"
+        "  fast: {provider: gpu, model: qwen, price: {input: 0.2, output: 0.5}, context_tokens: 8192}\n"
+    )
+    assert load_project(file).models["fast"].model == "qwen"
+    routes = read_models_config(load_yaml(file)).routes
+    assert routes["fast"].price is not None
+    assert routes["fast"].price.output_nusd == 500

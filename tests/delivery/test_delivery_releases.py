@@ -142,9 +142,9 @@ def test_promote_and_rollback_move_the_pointer_and_keep_its_history(
     new_prompt()
     apply()
     promoted = delivery.promote(SYSTEM, "bot", "production", 2, "better answers")
-    assert promoted.release == 2
+    assert (promoted.release, promoted.previous) == (2, 1)
     back = delivery.rollback(SYSTEM, "bot", "production", "worse after all")
-    assert back.release == 1
+    assert (back.release, back.previous) == (1, None)
     assert [(release, reason) for release, _, _, reason in back.history] == [
         (1, "worse after all"),
         (2, "better answers"),

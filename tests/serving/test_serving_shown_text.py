@@ -1,10 +1,8 @@
 """What of a judged answer is shown: supported sentences once, without the numbers of a list with holes."""
 
-import pytest
-
 from mainstay.guard import GroundingRule
 from mainstay.retrieval import Citation
-from mainstay.serving.grounding import GroundedText, Judged, Numbering, ends_well
+from mainstay.serving.grounding import GroundedText, Judged, Numbering
 
 REMOVE = GroundingRule(unsupported="remove")
 SOURCE = Citation(0, "v1", "leave.md", "Leave", 1, None, (), 10, 40, "Everyone has 27 days of leave.", 0.99)
@@ -42,15 +40,3 @@ def test_half_a_sentence_is_not_shown_and_said_to_be_removed() -> None:
     text.cut_off("A status update is sent every")
     assert text.removed == ["A status update is sent every"]
     assert text.flush() == ""
-
-
-@pytest.mark.parametrize(
-    "sentence", ["It is so.", "Is it?", "“It is.”", "It is [1]. ", "是的。", "**It is.**"]
-)
-def test_a_sentence_with_its_end_was_not_cut_off(sentence: str) -> None:
-    assert ends_well(sentence)
-
-
-@pytest.mark.parametrize("sentence", ["A status update is sent every", "It costs 4", "the crew,"])
-def test_a_sentence_without_its_end_was_cut_off(sentence: str) -> None:
-    assert not ends_well(sentence)

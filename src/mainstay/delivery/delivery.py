@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
@@ -229,7 +229,7 @@ class Delivery:
         if found is None:
             names = {environment for _, environment in store.pointers(connection, app)}
             raise NotFound(f"App {app} has no environment {name!r}.", fix=did_you_mean(name, names))
-        return found
+        return replace(found, previous=_release_before(store.moves(connection, app, name)))
 
     # --- comparing -----------------------------------------------------------------------------------------
 

@@ -23,6 +23,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class PriceSection(_Section):
+    """US dollars per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached_input: float | None = Field(None, ge=0, description="As input, unless there is a discount.")
+
+
 class ProviderSection(_Section):
     """An endpoint that speaks the OpenAI API, such as vLLM, Ollama or a vendor."""
 
@@ -31,6 +39,9 @@ class ProviderSection(_Section):
         description="Base URL with the version, e.g. http://localhost:8000/v1."
     )
     api_key_env: Text | None = Field(None, description="Environment variable that holds the key.")
+    models: list[Text] = Field(default_factory=list, description="Its models, for lists.")
+    price: PriceSection | None = Field(None, description="Of all its models; else from the price list.")
+    idle_timeout_s: float | None = Field(None, gt=0, le=3600, description="Longest silence in a stream.")
 
 
 class RouteSection(_Section):
@@ -38,6 +49,8 @@ class RouteSection(_Section):
 
     provider: Text = Field(description="A name under `providers`, or a vendor such as openai.")
     model: Text = Field(description="The provider's own name of the model.")
+    price: PriceSection | None = Field(None, description="Else the provider's, else from the price list.")
+    context_tokens: int | None = Field(None, ge=1, description="Longest input and output together.")
 
 
 class CorpusSection(_Section):

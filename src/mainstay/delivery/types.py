@@ -61,12 +61,16 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """A pointer app@name → release. `history` is newest first: (release number, at_us, actor, reason)."""
+    """A pointer app@name → release. `history` is newest first: (release number, at_us, actor, reason).
+
+    `previous` is the release that a rollback would go to; None when there is none.
+    """
 
     app: str
     name: str
     release: int
     history: tuple[tuple[int, int, str, str], ...] = ()
+    previous: int | None = None
 
 
 class RenderablePrompt(Protocol):

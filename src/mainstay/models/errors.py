@@ -25,11 +25,15 @@ from mainstay.core.errors import MainstayError, NotFound, did_you_mean
 
 
 class UnknownModel(NotFound):
-    """No app, route or model has this name. `fix` names the nearest, or how to make the name known."""
+    """No app, route or model has this name. `fix` names the nearest, or how to make the name known.
+
+    `how_to_know` is the latter alone: a key to set, a model to install; None when a name is just unknown.
+    """
 
     code = "model_not_found"
 
     def __init__(self, name: str, known: Iterable[str], fix: str | None = None) -> None:
+        self.how_to_know = fix
         super().__init__(
             f"No app, route or model is called {name!r}.",
             fix=fix or f"{did_you_mean(name, known)} `mainstay models list` shows all.",

@@ -9,7 +9,7 @@ from mainstay.retrieval.extractive import ExtractiveSelector
 from mainstay.retrieval.grounding import GroundingScorer, PassageSources
 from mainstay.retrieval.indexes import Indexes, IndexNotReady, SnapshotReader
 from mainstay.retrieval.minilm import EmbedderMissing, MiniLmEmbedder, convert
-from mainstay.retrieval.sentences import is_cut_off, is_title, split_sentences
+from mainstay.retrieval.sentences import has_end, is_cut_off, is_title, split_sentences
 from mainstay.retrieval.types import (
     Citation,
     Embedder,
@@ -36,6 +36,7 @@ __all__ = [
     "Support",
     "cite",
     "convert",
+    "has_end",
     "is_cut_off",
     "is_title",
     "split_sentences",

@@ -11,9 +11,10 @@ from mainstay.guard.types import GroundingRule, Policy
 from mainstay.models.types import Target
 from mainstay.observe import Step
 from mainstay.observe.types import Attr
+from mainstay.retrieval import has_end
 from mainstay.retrieval.types import Citation
 from mainstay.serving.deps import EXTRACTIVE
-from mainstay.serving.grounding import GroundedText, Numbering, SentenceCutter, SentenceJudge, ends_well
+from mainstay.serving.grounding import GroundedText, Numbering, SentenceCutter, SentenceJudge
 from mainstay.serving.run import Run
 from mainstay.serving.types import Grounding, citation_body, finding_body
 
@@ -78,7 +79,7 @@ async def _judged(
                     if text.blocked:
                         return
         for gap, sentence in cutter.rest():
-            if run.passages and run.finish_reason == "length" and not ends_well(sentence):
+            if run.passages and run.finish_reason == "length" and not has_end(sentence):
                 text.cut_off(sentence)
                 continue
             if shown := text.take(gap, await asyncio.to_thread(judge, sentence)):

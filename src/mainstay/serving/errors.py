@@ -48,9 +48,11 @@ class ModelNotAllowed(PermissionDenied):
 class ModelNotFound(NotFound):
     code = "model_not_found"
 
-    def __init__(self, name: str, visible: Sequence[str]) -> None:
+    def __init__(self, name: str, visible: Sequence[str], fix: str | None = None) -> None:
         super().__init__(
-            f"No app, route or model is called {name!r}.", fix=did_you_mean(name, visible), param="model"
+            f"No app, route or model is called {name!r}.",
+            fix=fix or did_you_mean(name, visible),
+            param="model",
         )
 
 

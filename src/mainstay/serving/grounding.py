@@ -12,12 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from mainstay.guard.types import Finding, GroundingRule, Policy, Rail, Verdict
-from mainstay.retrieval import PassageSources, cite, split_sentences, verify_citation
+from mainstay.retrieval import PassageSources, cite, is_title, split_sentences, verify_citation
 from mainstay.retrieval.types import Citation, Passage, Support
 
 _MARKER = re.compile(r"\s*\[\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*\]")
-
-_HEADING = re.compile(r"#{1,6}\s.*|\d{1,3}(?:\.\d{1,3})+\.?\s[^.!?:;|]{1,100}")
 
 _SOURCES = r"(?:sources?|passages?|documents?|handbook|manual|text|context|information|excerpts?)"
 _REFUSALS = tuple(
@@ -33,13 +31,7 @@ _REFUSALS = tuple(
 )
 
 
-_ENDS_WELL = re.compile(r"[.!?…。！？:][\"'”’»)\]*_]*\s*$")
 _LIST_NUMBER = re.compile(r"^\s*\d{1,2}[.)]\s+(?=\S)")
-
-
-def ends_well(sentence: str) -> bool:
-    """Whether a sentence has its end, and was not cut off before it."""
-    return _ENDS_WELL.search(sentence) is not None
 
 
 class RailGuard(Protocol):
@@ -172,9 +164,8 @@ class SentenceJudge:
 
 def _is_heading(citation: Citation) -> bool:
     """A section's title states nothing: repeating it answers no question, however exact the copy."""
-    # A chunk may hold further headings than those it stands under: known by their mark or section number.
-    by_form = _HEADING.fullmatch(citation.quote.strip()) is not None
-    return by_form or citation.quote.lstrip("# ").strip() in citation.heading_path
+    quote = citation.quote.strip()
+    return is_title(quote) or quote.lstrip("# ") in citation.heading_path
 
 
 class Numbering:

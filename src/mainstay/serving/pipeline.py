@@ -82,7 +82,8 @@ def resolve(run: Run) -> None:
     except UnknownModel as error:
         if run.runnable is not None:
             raise
-        raise ModelNotFound(name, visible_names(run.snapshot, run.call)) from error
+        visible = visible_names(run.snapshot, run.call)
+        raise ModelNotFound(name, visible, error.how_to_know) from error
     _refuse_unsupported(run)
 
 
