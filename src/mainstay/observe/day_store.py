@@ -1,6 +1,7 @@
 """The SQL of one day's file: spans, bodies, trace rows and full-text index.
 
-A file is immutable in its schema: a new schema is for new files, `user_version` says which one a file has.
+`user_version` says which schema a file has. Version 2 added the roll-ups: a file of version 1 gets them when it is
+next opened for writing, or when a chart first needs them.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Any
 import msgspec
 import zstandard
 
+from mainstay.observe import rollup_store
 from mainstay.observe.codec import decode_spans, encode_spans
 from mainstay.observe.derive import SpanFacts, facts_of, search_text, trace_row
 from mainstay.observe.pool import has_schema, immediate, open_writer
+from mainstay.observe.rollups import Tallies, chart_row
 from mainstay.observe.types import Span, TraceFilter, TraceRow
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = rollup_store.SCHEMA_VERSION
 ZSTD_LEVEL = 3
 BODY_BYTES_MAX = 1 << 30
 
@@ -34,7 +37,6 @@ CREATE TABLE traces ({", ".join(f'"{name}" {_TYPES.get(name, "")}' for name in _
 CREATE INDEX traces_by_start ON traces (start_ns, trace_id);
 CREATE INDEX traces_by_app ON traces (app, start_ns, trace_id);
 CREATE VIRTUAL TABLE texts USING fts5 (text, content='', columnsize=0, tokenize='unicode61 remove_diacritics 2');
-PRAGMA user_version = {SCHEMA_VERSION};
 """
 _SELECT = f"SELECT {', '.join(f'traces.{name}' for name in _COLUMNS)} FROM traces"  # noqa: S608 our own names
 _UPSERT = f"INSERT OR REPLACE INTO traces VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
@@ -65,22 +67,33 @@ class DayWriter:
     def __init__(self, path: Path) -> None:
         self._connection = open_writer(path)
         self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
-        if not has_schema(self._connection):
+        if not rollup_store.has_roll_ups(self._connection):
             with immediate(self._connection):
-                for statement in () if has_schema(self._connection) else _SCHEMA.split(";\n"):
-                    self._connection.execute(statement)
+                self._bring_up()
 
     def add(self, traces: Mapping[str, Sequence[Span]]) -> tuple[list[TraceRow], int]:
         """Store the spans that are new, in one transaction. Returns changed trace rows, and the new spans' number."""
+        tallies = Tallies()
         with immediate(self._connection):
-            changed = [self._add_trace(trace_id, spans) for trace_id, spans in traces.items()]
+            changed = [self._add_trace(trace_id, spans, tallies) for trace_id, spans in traces.items()]
+            rollup_store.apply(self._connection, tallies.groups)
         rows = [row for row, _ in changed if row is not None]
         return rows, sum(count for _, count in changed)
 
     def close(self) -> None:
         self._connection.close()
 
-    def _add_trace(self, trace_id: str, spans: Sequence[Span]) -> tuple[TraceRow | None, int]:
+    def _bring_up(self) -> None:
+        """Make what the file lacks. Another process may have done it while this one waited for the lock."""
+        for statement in () if has_schema(self._connection) else _SCHEMA.split(";\n"):
+            self._connection.execute(statement)
+        if not rollup_store.has_roll_ups(self._connection):
+            rollup_store.create(self._connection)
+            self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _add_trace(
+        self, trace_id: str, spans: Sequence[Span], tallies: Tallies
+    ) -> tuple[TraceRow | None, int]:
         known = self._known(trace_id)
         new = {span.span_id: span for span in reversed(spans) if span.span_id not in known}
         if not new:
@@ -102,6 +115,10 @@ class DayWriter:
             entry = (cursor.lastrowid, search_text(reversed(texts)))
             self._connection.execute("INSERT INTO texts (rowid, text) VALUES (?, ?)", entry)
         row = trace_row(trace_id, [*known.values(), *facts])
+        counted = rollup_store.row_of(self._connection, trace_id) if known else None
+        if counted is not None:  # late spans: the row is counted once, as it is now
+            tallies.add(counted, -1)
+        tallies.add(chart_row(row))
         self._connection.execute(_UPSERT, astuple(row))
         return row, len(new)
 
@@ -162,12 +179,3 @@ def spans_of(connection: sqlite3.Connection, trace_id: str) -> list[Span]:
 def traces_in(connection: sqlite3.Connection) -> list[tuple[str, str | None]]:
     """(trace id, app) of every trace in the file."""
     return connection.execute("SELECT trace_id, app FROM traces").fetchall()
-
-
-def chart_rows(connection: sqlite3.Connection, start_ns: int, end_ns: int) -> list[tuple[Any, ...]]:
-    """What roll-ups are made of, for traces that started in [start_ns, end_ns); columns as rollups.ChartRow."""
-    return connection.execute(
-        "SELECT start_ns, app, release, status = 'error', cost_nusd, input_tokens, output_tokens, duration_ms,"
-        " ttft_ms, grounded_share, guard_hits FROM traces WHERE start_ns >= ? AND start_ns < ?",
-        (start_ns, end_ns),
-    ).fetchall()

@@ -11,7 +11,7 @@ from mainstay.observe.messages import last_said, message_text
 from mainstay.observe.normalize import normal_attributes
 from mainstay.observe.tree import Place, tree_order
 from mainstay.observe.types import Attr, AttributeValue, Span, TraceRow
-from mainstay.observe.values import number, text, whole
+from mainstay.observe.values import INT64_MAX, number, text, whole
 
 T = TypeVar("T")
 
@@ -231,7 +231,9 @@ class _Subtotals:
 
     @property
     def of_trace(self) -> int | None:
-        return self.below.get(None)
+        """Never more than a store can hold: counts from outside may be absurd."""
+        found = self.below.get(None)
+        return None if found is None else min(found, INT64_MAX)
 
     def own(self, place: Place, value: Callable[[SpanFacts], int | None]) -> int | None:
         """What a leaf itself says, unless another span has already counted the same model response."""

@@ -1,14 +1,29 @@
-"""Charts: trace rows into buckets of time, by app and release."""
+"""Roll-ups: trace rows counted by hour, app and release, so that charts need not read rows.
+
+All sums are of integers, so that a row's contribution can be taken out again without a trace, and the order
+of arrival makes no difference.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mainstay.observe.types import RollUp
+from mainstay.observe.sketch import Sketch
+from mainstay.observe.types import RollUp, TraceRow
+
+HOUR_NS = 3_600_000_000_000
+SHARE_PARTS = 1_000_000_000
+"""A grounded share is summed as so many parts of one."""
+
+Group = tuple[int, str | None, int | None]
+"""(start of the bucket, app, release)"""
 
 
 class ChartRow(NamedTuple):
+    """What charts need of a trace row. `error` is 0 or 1."""
+
     start_ns: int
     app: str | None
     release: int | None
@@ -22,49 +37,123 @@ class ChartRow(NamedTuple):
     guard_hits: int
 
 
-def roll_up(rows: Iterable[ChartRow], bucket_ns: int, by_release: bool) -> list[RollUp]:
-    """Buckets in order of time, app, release. Percentiles are exact; a bucket starts at a multiple of its width."""
-    groups: dict[tuple[int, str | None, int | None], list[ChartRow]] = {}
+@dataclass(slots=True)
+class Tally:
+    """Counts and sums over trace rows. `grounded` of them had a share, which sum up to `grounded_parts`."""
+
+    requests: int = 0
+    errors: int = 0
+    cost_nusd: int = 0
+    cost_unknown: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    guard_hits: int = 0
+    grounded: int = 0
+    grounded_parts: int = 0
+    durations: Sketch = field(default_factory=Sketch)
+    ttfts: Sketch = field(default_factory=Sketch)
+
+    def add(self, row: ChartRow, times: int = 1) -> None:
+        """Count a row; `times` -1 takes out one that was counted."""
+        self.requests += times
+        self.errors += times * row.error
+        self.cost_nusd += times * (row.cost_nusd or 0)
+        self.cost_unknown += times * (row.cost_nusd is None)
+        self.input_tokens += times * (row.input_tokens or 0)
+        self.output_tokens += times * (row.output_tokens or 0)
+        self.guard_hits += times * row.guard_hits
+        self.durations.add(row.duration_ms, times)
+        if row.ttft_ms is not None:
+            self.ttfts.add(row.ttft_ms, times)
+        if row.grounded_share is not None:
+            self.grounded += times
+            share = min(max(row.grounded_share, 0.0), 1.0)  # spans from outside may say anything
+            self.grounded_parts += times * round(share * SHARE_PARTS)
+
+    def merge(self, other: Tally) -> None:
+        self.requests += other.requests
+        self.errors += other.errors
+        self.cost_nusd += other.cost_nusd
+        self.cost_unknown += other.cost_unknown
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.guard_hits += other.guard_hits
+        self.grounded += other.grounded
+        self.grounded_parts += other.grounded_parts
+        self.durations.merge(other.durations)
+        self.ttfts.merge(other.ttfts)
+
+
+class Tallies:
+    """Tallies by group, for buckets of `bucket_ns` that start at multiples of it, or one bucket for all time."""
+
+    def __init__(
+        self, bucket_ns: int = HOUR_NS, by_release: bool = True, start_ns: int | None = None
+    ) -> None:
+        """`start_ns`: everything goes into one bucket that starts then."""
+        self._bucket_ns = bucket_ns
+        self._by_release = by_release
+        self._start_ns = start_ns
+        self.groups: dict[Group, Tally] = {}
+
+    def add(self, row: ChartRow, times: int = 1) -> None:
+        self._of(row.start_ns, row.app, row.release).add(row, times)
+
+    def merge(self, group: Group, tally: Tally) -> None:
+        self._of(*group).merge(tally)
+
+    def roll_ups(self) -> list[RollUp]:
+        """In order of time, app, release."""
+        found = [(group, tally) for group, tally in self.groups.items() if tally.requests]
+        found.sort(key=lambda item: (item[0][0], item[0][1] or "", item[0][2] or 0))
+        return [_roll_up(*group, tally) for group, tally in found]
+
+    def _of(self, at_ns: int, app: str | None, release: int | None) -> Tally:
+        start_ns = at_ns - at_ns % self._bucket_ns if self._start_ns is None else self._start_ns
+        group = (start_ns, app, release if self._by_release else None)
+        tally = self.groups.get(group)
+        if tally is None:
+            tally = self.groups[group] = Tally()
+        return tally
+
+
+def chart_row(row: TraceRow) -> ChartRow:
+    return ChartRow(
+        row.start_ns, row.app, row.release, int(row.status == "error"), row.cost_nusd, row.input_tokens,
+        row.output_tokens, row.duration_ms, row.ttft_ms, row.grounded_share, row.guard_hits,
+    )  # fmt: skip
+
+
+def whole_hours(start_ns: int, end_ns: int) -> tuple[int, int]:
+    """The hours that lie wholly in [start, end), as [start, end); both ends equal when there is none."""
+    first, last = -(-start_ns // HOUR_NS) * HOUR_NS, end_ns // HOUR_NS * HOUR_NS
+    return (first, last) if first < last else (end_ns, end_ns)
+
+
+def tally_all(rows: Iterable[ChartRow]) -> Tallies:
+    """Rows by hour, app and release."""
+    tallies = Tallies()
     for row in rows:
-        bucket = row.start_ns - row.start_ns % bucket_ns
-        groups.setdefault((bucket, row.app, row.release if by_release else None), []).append(row)
-    ordered = sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] or "", item[0][2] or 0))
-    return [_bucket(*key, group) for key, group in ordered]
+        tallies.add(row)
+    return tallies
 
 
-def _bucket(start_ns: int, app: str | None, release: int | None, rows: Sequence[ChartRow]) -> RollUp:
-    durations = [row.duration_ms for row in rows]
-    ttfts = _known(row.ttft_ms for row in rows)
-    shares = _known(row.grounded_share for row in rows)
+def _roll_up(start_ns: int, app: str | None, release: int | None, tally: Tally) -> RollUp:
     return RollUp(
         bucket_start_ns=start_ns,
         app=app,
         release=release,
-        requests=len(rows),
-        errors=sum(row.error for row in rows),
-        cost_nusd=sum(row.cost_nusd or 0 for row in rows),
-        cost_unknown=sum(row.cost_nusd is None for row in rows),
-        input_tokens=sum(row.input_tokens or 0 for row in rows),
-        output_tokens=sum(row.output_tokens or 0 for row in rows),
-        duration_ms_p50=percentile(durations, 0.5),
-        duration_ms_p95=percentile(durations, 0.95),
-        ttft_ms_p50=percentile(ttfts, 0.5),
-        ttft_ms_p95=percentile(ttfts, 0.95),
-        grounded_share=sum(shares) / len(shares) if shares else None,
-        guard_hits=sum(row.guard_hits for row in rows),
+        requests=tally.requests,
+        errors=tally.errors,
+        cost_nusd=tally.cost_nusd,
+        cost_unknown=tally.cost_unknown,
+        input_tokens=tally.input_tokens,
+        output_tokens=tally.output_tokens,
+        duration_ms_p50=tally.durations.percentile(0.5),
+        duration_ms_p95=tally.durations.percentile(0.95),
+        ttft_ms_p50=tally.ttfts.percentile(0.5),
+        ttft_ms_p95=tally.ttfts.percentile(0.95),
+        grounded_share=tally.grounded_parts / SHARE_PARTS / tally.grounded if tally.grounded else None,
+        guard_hits=tally.guard_hits,
+        grounded_answers=tally.grounded,
     )
-
-
-def _known(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
-
-
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """Linear interpolation between order statistics (Hyndman and Fan 1996, type 7); None without values."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    at = share * (len(ordered) - 1)
-    low = int(at)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)

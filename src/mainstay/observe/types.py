@@ -114,7 +114,10 @@ class TraceFilter:
 
 @dataclass(frozen=True, slots=True)
 class RollUp:
-    """One bucket of a chart for one app and release. Percentiles are milliseconds; None without data."""
+    """One bucket of a chart for one app and release. Percentiles are milliseconds; None without data.
+
+    `grounded_share` is the mean over the `grounded_answers` that had one.
+    """
 
     bucket_start_ns: int
     app: str | None
@@ -131,6 +134,7 @@ class RollUp:
     ttft_ms_p95: float | None
     grounded_share: float | None
     guard_hits: int
+    grounded_answers: int = 0
 
 
 @dataclass(frozen=True, slots=True)

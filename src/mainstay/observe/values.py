@@ -9,7 +9,7 @@ import orjson
 
 from mainstay.observe.types import AttributeValue
 
-_INT64_MAX = 2**63 - 1
+INT64_MAX = 2**63 - 1
 
 
 def text(value: Any) -> str | None:
@@ -22,7 +22,7 @@ def text(value: Any) -> str | None:
 def whole(value: Any) -> int | None:
     """A 64-bit integer, also from `"12"` and 12.0. A negative or fractional count is unknown."""
     found = number(value)
-    if found is None or found < 0 or found != int(found) or found > _INT64_MAX:
+    if found is None or found < 0 or found != int(found) or found > INT64_MAX:
         return None
     return int(value) if isinstance(value, int) else int(found)
 
