@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 
-from mainstay.core.config import default_models_dir
-from mainstay.core.database import Database, sqlite_url
+from mainstay.core.config import default_models_dir, sqlite_url
+from mainstay.core.database import Database
 from mainstay.core.ids import uuid7_hex
 from mainstay.core.migrations import migrate
 

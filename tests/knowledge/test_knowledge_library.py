@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from knowledge_documents import make_docx, make_pdf, pdf_lines
 
 from mainstay.core.content import BlobStore
-from mainstay.core.database import Database, metadata, read_change_counter, sqlite_url
+from mainstay.core.config import sqlite_url
+from mainstay.core.database import Database, metadata, read_change_counter
 from mainstay.core.errors import Conflict, NotFound
 from mainstay.core.faults import InjectedFault
 from mainstay.core.migrations import migrate

@@ -12,54 +12,44 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import typer
 
 from mainstay import __version__
-from mainstay.cli import (
-    ask,
-    audit,
-    config,
-    corpora,
-    demo,
-    doctor,
-    evaluations,
-    keys,
-    models,
-    project,
-    releases,
-    server,
-    traces,
-    users,
-)
-from mainstay.cli.output import err
+from mainstay.cli.lazy import Entry, lazy_group
 from mainstay.core.errors import InvalidInput, MainstayError
+
+START, APPS, WATCH, ADMIN = "Start", "Apps and knowledge", "See and measure", "Administer"
+
+# One line a command, so that the list reads as the help page does.
+# fmt: off
+COMMANDS = (
+    Entry("init", "project:init", START, "Make a new project: a commented mainstay.yaml, a prompt, a policy and a knowledge folder."),
+    Entry("up", "server:up", START, "Apply this folder's project, serve it, and print the address and a one-time sign-in link."),
+    Entry("ask", "ask:ask", START, "Ask an app or a model. Uses the running server, or starts one for this question."),
+    Entry("demo", "demo:demo", START, "Ingest a handbook, ask, evaluate, change the prompt, promote and roll back. Killed? Run it again."),
+    Entry("doctor", "doctor:doctor", START, "Check this installation and say how to mend what is wrong. Exit 1 when something is."),
+    Entry("plan", "project:plan", APPS, "Show what `apply` would change, and change nothing."),
+    Entry("apply", "project:apply", APPS, "Sync the knowledge and make new versions of what changed; unchanged input makes none."),
+    Entry("schema", "project:schema", APPS, "Print the JSON Schema of mainstay.yaml, for editors."),
+    Entry("release", "releases:app", APPS, "Releases: list, diff, promote, roll back."),
+    Entry("corpus", "corpora:app", APPS, "Knowledge: corpora, documents, snapshots, diff, roll back, search."),
+    Entry("models", "models:app", APPS, "Models: list, add, remove."),
+    Entry("trace", "traces:app", WATCH, "Traces: list, show, replay."),
+    Entry("eval", "evaluations:app", WATCH, "Evaluations: run, compare, list."),
+    Entry("audit", "audit:app", WATCH, "The audit log: list, verify."),
+    Entry("key", "keys:app", ADMIN, "API keys: create, list, revoke."),
+    Entry("user", "users:app", ADMIN, "People: create, list, change role, disable, sign-in links."),
+    Entry("config", "config:app", ADMIN, "Settings: what they are and where they came from."),
+    Entry("migrate", "database:migrate", ADMIN, "Bring the control database to the schema this version needs."),
+    Entry("prune", "traces:prune", ADMIN, "Delete traces older than trace_retention_days; written to the audit log."),
+)
+# fmt: on
 
 app = typer.Typer(
     name="mainstay",
+    cls=lazy_group(COMMANDS),
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="The operational backbone for LLM applications. Start with [bold]mainstay init my-bot[/bold].",
 )
-
-START, APPS, WATCH, ADMIN = "Start", "Apps and knowledge", "See and measure", "Administer"
-
-app.command("init", rich_help_panel=START)(project.init)
-app.command("up", rich_help_panel=START)(server.up)
-app.command("ask", rich_help_panel=START)(ask.ask)
-app.command("demo", rich_help_panel=START)(demo.demo)
-app.command("doctor", rich_help_panel=START)(doctor.doctor)
-app.command("plan", rich_help_panel=APPS)(project.plan)
-app.command("apply", rich_help_panel=APPS)(project.apply)
-app.command("schema", rich_help_panel=APPS)(project.schema)
-app.add_typer(releases.app, name="release", rich_help_panel=APPS)
-app.add_typer(corpora.app, name="corpus", rich_help_panel=APPS)
-app.add_typer(models.app, name="models", rich_help_panel=APPS)
-app.add_typer(traces.app, name="trace", rich_help_panel=WATCH)
-app.add_typer(evaluations.app, name="eval", rich_help_panel=WATCH)
-app.add_typer(audit.app, name="audit", rich_help_panel=WATCH)
-app.add_typer(keys.app, name="key", rich_help_panel=ADMIN)
-app.add_typer(users.app, name="user", rich_help_panel=ADMIN)
-app.add_typer(config.app, name="config", rich_help_panel=ADMIN)
-app.command("migrate", rich_help_panel=ADMIN)(server.migrate)
-app.command("prune", rich_help_panel=ADMIN)(traces.prune)
 
 
 def _version(wanted: bool) -> None:
@@ -83,6 +73,8 @@ def main() -> None:
     try:
         app()
     except MainstayError as error:
+        from mainstay.cli.output import err
+
         err.print("error: " + error.message, style="bold red", markup=False)
         if error.fix:
             err.print(error.fix, markup=False)

@@ -22,10 +22,7 @@ from mainstay.cli.context import actor, project_here
 from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say
 from mainstay.cli.project import Bar, render_published
 from mainstay.core.config import Settings, load_settings
-from mainstay.core.database import Database
 from mainstay.core.errors import MainstayError, Unavailable
-from mainstay.core.migrations import migrate as migrate_database
-from mainstay.core.migrations import revisions
 from mainstay.delivery import Project
 from mainstay.services import (
     DataFolderLock,
@@ -187,18 +184,3 @@ def show_addresses(data: dict[str, str], apps: list[str]) -> None:
     for app in apps:
         out.print(f'Ask         mainstay ask {app} "…"', markup=False)
     say("Ctrl-C stops it.")
-
-
-def migrate(json: JsonFlag = False) -> None:
-    """Bring the control database to the schema this version needs."""
-    settings = load_settings()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.database_url.reveal())
-    before, head = revisions(database)
-    migrate_database(database)
-    database.close()
-    emit(
-        {"before": before, "now": head},
-        json,
-        lambda: say(f"Already at {head}." if before == head else f"{before or 'empty'} → {head}"),
-    )

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mainstay.core.database import sqlite_url
 from mainstay.core.errors import ConfigError, did_you_mean
 from mainstay.core.secret import Secret
 from mainstay.core.yamlfile import YamlFile, load_yaml
@@ -71,6 +70,10 @@ def default_models_dir() -> Path:
     """Models are shared by all projects of a user, as they are large."""
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "mainstay" / "models"
+
+
+def sqlite_url(path: Path) -> str:
+    return f"sqlite:///{path}"
 
 
 SPECS: Mapping[str, SettingSpec] = {

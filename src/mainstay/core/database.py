@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -93,10 +92,6 @@ def read_change_counter(database: Database) -> int:
     with database.read() as connection:
         value = connection.scalar(sa.select(change_counter.c.value).where(change_counter.c.name == "control"))
     return int(value or 0)
-
-
-def sqlite_url(path: Path) -> str:
-    return f"sqlite:///{path}"
 
 
 def _engine(url: str) -> sa.Engine:
