@@ -68,7 +68,8 @@ async def _judged(
     run: Run, policy: Policy, words: AsyncGenerator[str, None], text: GroundedText
 ) -> AsyncGenerator[str, None]:
     """Cut, judge off the event loop, show what may be shown; stops reading when a sentence is blocked."""
-    judge = SentenceJudge(run.deps.guard, policy, run.passages, run.deps.scorer, run.deps.version_text)
+    sources = [run.citable.get(p.number, p) for p in run.passages]
+    judge = SentenceJudge(run.deps.guard, policy, sources, run.deps.scorer, run.deps.version_text)
     cutter = SentenceCutter(drop_markers=bool(run.passages))
     try:
         async with aclosing(words):

@@ -56,6 +56,19 @@ def is_refusal(text: str, policy: Policy) -> bool:
     return len(said) <= 400 and any(pattern.search(said) for pattern in _REFUSALS)
 
 
+def without_instructions(passage: Passage, findings: Sequence[Finding]) -> Passage:
+    """The passage with spaces where an instruction to the model was masked: it must not support an answer.
+
+    Offsets stay as they are, so that what is cited beside it is still found in the document.
+    """
+    text = passage.text
+    for finding in findings:
+        if finding.check == "injection" and finding.action == "mask":
+            blank = " " * (finding.end - finding.start)
+            text = text[: finding.start] + blank + text[finding.end :]
+    return replace(passage, text=text)
+
+
 class SentenceCutter:
     """Cuts a growing text into complete sentences, each with what stands before it.
 

@@ -27,6 +27,7 @@ from mainstay.serving.cache import cache_key
 from mainstay.serving.calling import call_provider
 from mainstay.serving.deps import Deps
 from mainstay.serving.errors import BadField, ContentBlocked, ModelNotAllowed, ModelNotFound
+from mainstay.serving.grounding import without_instructions
 from mainstay.serving.requests import refuse_extra
 from mainstay.serving.run import ModelCall, Run, message_bodies
 from mainstay.serving.snapshot import ServingSnapshot, may_use
@@ -269,6 +270,7 @@ async def guard_context(run: Run, runnable: RunnableRelease) -> None:
                 continue
             if verdict.text != passage.text:
                 run.context[passage.number] = verdict.text
+                run.citable[passage.number] = without_instructions(passage, verdict.findings)
             kept.append(passage)
         return kept
 

@@ -85,6 +85,7 @@ class Run:
         self.findings: list[Finding] = []
         self.passages: tuple[Passage, ...] = ()
         self.context: dict[int, str] = {}  # passage number → its text as the guard lets it go on
+        self.citable: dict[int, Passage] = {}  # passage number → it without what must support nothing
         self.citations: tuple[Citation, ...] = ()
         self.grounding = Grounding()
         self.shown: list[str] = []
