@@ -74,6 +74,59 @@ def test_a_row_is_the_same_whichever_span_arrives_first(store, ask, root_first) 
     together.close()
 
 
+@pytest.mark.parametrize("outer_first", [True, False])
+def test_a_request_inside_another_programs_trace_is_listed_as_our_apps(
+    store, ask, make_span, outer_first
+) -> None:
+    outer = make_span(
+        name="POST /checkout",
+        start_ns=NOON_NS - 50 * MS,
+        end_ns=NOON_NS + 200 * MS,
+        resource={"service.name": "web-shop", "deployment.environment.name": "shop-eu"},
+        attributes={
+            Attr.INPUT_MESSAGES: [{"role": "user", "content": "the shop's own prompt"}],
+            Attr.OUTPUT_MESSAGES: [{"role": "assistant", "content": "what the shop made of it"}],
+            Attr.USER: "ann",
+        },
+    )
+    root, call = ask(
+        trace_id=outer.trace_id, parent_id=outer.span_id, attributes={Attr.ENVIRONMENT: "production"}
+    )
+
+    for batch in ([outer], [root, call]) if outer_first else ([root, call], [outer]):
+        store.ingest(batch)
+
+    (row,) = store.list()
+    assert (row.app, row.release, row.environment) == ("support-bot", 3, "production")
+    assert (row.question, row.answer) == ("How long is leave?", "Thirty days.")
+    assert (row.name, row.user, row.duration_ms) == ("POST /checkout", "ann", 250.0)
+    assert (row.input_tokens, row.output_tokens, row.cost_nusd) == (120, 30, 1_500)
+    (counted,) = store.roll_ups(NOON_NS - DAY_NS, NOON_NS + DAY_NS)
+    assert (counted.app, counted.release) == ("support-bot", 3)
+
+
+def test_another_programs_trace_without_our_app_is_listed_as_its_own(store, make_span) -> None:
+    root = make_span(
+        resource={"service.name": "web-shop", "deployment.environment.name": "shop-eu"},
+        attributes={Attr.INPUT_MESSAGES: [{"role": "user", "content": "Which shoes?"}]},
+    )
+    call = make_span(
+        trace_id=root.trace_id,
+        parent_id=root.span_id,
+        resource=root.resource,
+        attributes={
+            Attr.OPERATION: "chat",
+            Attr.OUTPUT_MESSAGES: [{"role": "assistant", "content": "The red ones."}],
+        },
+    )
+
+    store.ingest([root, call])
+
+    (row,) = store.list()
+    assert (row.app, row.release, row.environment) == ("web-shop", None, "shop-eu")
+    assert (row.question, row.answer) == ("Which shoes?", "The red ones.")
+
+
 def test_a_trace_over_midnight_is_found_whole(store, ask, make_span) -> None:
     midnight = NOON_NS + DAY_NS // 2
     root, call = ask(start_ns=midnight - 50 * MS)

@@ -53,6 +53,8 @@ class SpanFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
     answer: str
     entry: bool = False
     """Whether the span took a request in (kind server or consumer)."""
+    own: bool = False
+    """Whether the span itself names the app it answered for (`mainstay.app`), so that no service's name is needed."""
 
 
 def facts_of(span: Span) -> tuple[SpanFacts, list[str]]:
@@ -89,6 +91,7 @@ def facts_of(span: Span) -> tuple[SpanFacts, list[str]]:
         question=preview(last_said(questions, "user")),
         answer=preview(last_said(answers, "assistant")),
         entry=span.kind in ("server", "consumer"),
+        own=text(span.attributes.get(Attr.APP)) is not None,
     )
     return facts, _texts(normal)
 
@@ -117,11 +120,17 @@ def trace_row(trace_id: str, facts: Sequence[SpanFacts]) -> TraceRow:
     The root decides what it knows; else the first span by start that knows it. The root is the span without
     a parent, else the one that took a request in from a caller whose own span we do not have. While it is
     missing, times span what is there and any failed span fails the trace.
+
+    A request may come from inside another program's trace. App, release and environment are then those of the
+    span that answered for an app of ours, and so are question and answer as far as it has them.
     """
     order = tree_order(facts)
     spans = [facts[place.at] for place in order]
     root = _root(order, facts)
     ranked = spans if root is None else [root, *(span for span in spans if span is not root)]
+    ours = next((span for span in ranked if span.own), None)
+    named = ranked if ours is None else [ours]
+    said = ranked if ours is None else [ours, *(span for span in ranked if span is not ours)]
     start_ns = min(s.start_ns for s in spans) if root is None else root.start_ns
     end_ns = max(s.end_ns for s in spans) if root is None else root.end_ns
     return TraceRow(
@@ -129,16 +138,16 @@ def trace_row(trace_id: str, facts: Sequence[SpanFacts]) -> TraceRow:
         start_ns=start_ns,
         duration_ms=max(0, end_ns - start_ns) / 1_000_000,
         name=ranked[0].name,
-        app=_first(ranked, lambda s: s.app),
-        release=_first(ranked, lambda s: s.release),
-        environment=_first(ranked, lambda s: s.environment),
+        app=_first(named, lambda s: s.app),
+        release=_first(named, lambda s: s.release),
+        environment=_first(named, lambda s: s.environment),
         model=_model(ranked),
         provider=_first([s for s in ranked if s.chat] or ranked, lambda s: s.provider),
         user=_first(ranked, lambda s: s.user),
         key=_first(ranked, lambda s: s.key),
         status=_status(root, spans),
-        question=_first(ranked, lambda s: s.question or None) or "",
-        answer=_answer(ranked),
+        question=_first(said, lambda s: s.question or None) or "",
+        answer=_answer(said),
         input_tokens=_leaf_sum(order, facts, lambda s: s.input_tokens),
         output_tokens=_leaf_sum(order, facts, lambda s: s.output_tokens),
         cost_nusd=_leaf_cost(order, facts),
@@ -171,7 +180,7 @@ def _model(ranked: Sequence[SpanFacts]) -> str | None:
 
 
 def _answer(ranked: Sequence[SpanFacts]) -> str:
-    """The root's answer, else the last one given below it."""
+    """The first span's answer, else the last one given by another."""
     below = sorted(ranked, key=lambda span: not span.chat)  # stable: chat calls first, late ones first
     return ranked[0].answer or next((s.answer for s in below if s.answer), "")
 
