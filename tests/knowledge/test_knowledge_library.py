@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 from knowledge_documents import make_docx, make_pdf, pdf_lines
 
-from mainstay.core.content import BlobStore
 from mainstay.core.config import sqlite_url
+from mainstay.core.content import BlobStore
 from mainstay.core.database import Database, metadata, read_change_counter
 from mainstay.core.errors import Conflict, NotFound
 from mainstay.core.faults import InjectedFault
@@ -130,6 +130,31 @@ def test_labels_are_part_of_the_version(library: Library, folder: Path, actor: I
         assert library.version(report.snapshot.entries["a.md"]).labels == labels
 
     assert report.changed == ("a.md",)
+
+
+def test_a_listing_says_of_each_document_what_its_version_says(
+    library: Library, folder: Path, sync: Syncer, actor: Identity
+) -> None:
+    (folder / "b.md").write_text("# Fäßer\n\n\U0001f6a2 sails \x01\ud7ff.")
+    (folder / "a.pdf").write_bytes(make_pdf([pdf_lines("Page one."), pdf_lines("Page two.")]))
+    old = sync(library).snapshot
+    (folder / "b.md").write_text("# Fäßer\n\nEdited.")
+    source = FolderSource([folder], labels=frozenset({"crew", "office"}))
+    new = library.sync(actor, "handbook", source, ChunkSettings()).snapshot
+
+    for snapshot in (old, new):
+        listing = library.listing(snapshot.id)
+        assert {d.uri: d.version_id for d in listing} == snapshot.entries
+        assert [d.uri for d in listing] == ["a.pdf", "b.md"]
+        for listed in listing:
+            version = library.version(listed.version_id)
+            assert (listed.uri, listed.number, listed.title, listed.media_type) == (
+                version.uri, version.number, version.title, version.media_type,
+            )  # fmt: skip
+            assert (listed.characters, listed.pages) == (len(version.text), len(version.pages))
+            assert (listed.labels, listed.created_at_us) == (version.labels, version.created_at_us)
+    with pytest.raises(NotFound):
+        library.listing("sha256:none")
 
 
 def test_other_chunk_settings_make_another_snapshot_of_the_same_versions(

@@ -19,6 +19,7 @@ from mainstay.knowledge.types import (
     Chunk,
     ChunkSettings,
     DocumentVersion,
+    ListedDocument,
     Progress,
     Snapshot,
     SnapshotDiff,
@@ -94,6 +95,11 @@ class Library:
     def snapshots(self, corpus: str) -> tuple[Snapshot, ...]:
         """All snapshots of a corpus, newest first."""
         return self._store.snapshots(corpus)
+
+    def listing(self, snapshot_id: str) -> tuple[ListedDocument, ...]:
+        """A snapshot's documents by uri, without reading their texts. Raises NotFound."""
+        self.snapshot(snapshot_id)
+        return self._store.listing(snapshot_id)
 
     def set_head(self, actor: Identity, corpus: str, snapshot_id: str) -> Snapshot:
         """Move a corpus to another of its snapshots, as in a rollback. Audited as `corpus.set_head`."""

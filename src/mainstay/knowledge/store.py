@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mainstay.core.database import Database, Json, metadata
-from mainstay.knowledge.types import Chunk, DocumentVersion, Heading, PageSpan, Snapshot
+from mainstay.knowledge.types import Chunk, DocumentVersion, Heading, ListedDocument, PageSpan, Snapshot
 
 _DIGEST = sa.String(71)
 _URI = sa.String(1200)
@@ -221,6 +221,24 @@ class KnowledgeStore:
         )
         with self._db.read() as conn:
             return tuple(map(_version, conn.execute(query.order_by(document_versions.c.number.desc()))))
+
+    def listing(self, snapshot_id: str) -> tuple[ListedDocument, ...]:
+        """By uri. The database measures the texts, so that none is sent."""
+        entry, version = snapshot_entries.c, document_versions.c
+        query = (
+            sa.select(
+                entry.uri, version.id, version.number, version.title, version.media_type,
+                sa.func.length(version.text), version.pages, version.labels, version.created_at_us,
+            )
+            .join_from(snapshot_entries, document_versions)
+            .where(_entry_of(snapshot_id))
+            .order_by(entry.uri)
+        )  # fmt: skip
+        with self._db.read() as conn:
+            return tuple(
+                ListedDocument(*row[:6], len(row[6]), frozenset(row[7]), row[8])
+                for row in conn.execute(query)
+            )
 
     # chunks
 

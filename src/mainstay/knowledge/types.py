@@ -65,6 +65,24 @@ class DocumentVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedDocument:
+    """A document of a snapshot as lists show it: a `DocumentVersion` without its text and map.
+
+    `characters` is the length of its text in code points; `pages` is 0 for kinds without pages.
+    """
+
+    uri: str
+    version_id: str
+    number: int
+    title: str
+    media_type: str
+    characters: int
+    pages: int
+    labels: frozenset[str]
+    created_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of one version: `text == version.text[start:end]`. `id` is a digest of (version, start, end)."""
 
