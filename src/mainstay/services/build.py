@@ -11,19 +11,18 @@ from numpy.typing import NDArray
 
 from mainstay.core.config import Settings
 from mainstay.core.content import BlobStore
-from mainstay.core.database import Database, read_change_counter
-from mainstay.core.migrations import check, migrate, revisions
-from mainstay.core.secret import load_or_create_master_key
+from mainstay.core.database import read_change_counter
 from mainstay.core.yamlfile import load_yaml
 from mainstay.delivery import Delivery, Project
 from mainstay.evaluate import EvalStore
-from mainstay.govern import AuditLog, KeyStore, Sessions, UserStore, sign_audit_with
+from mainstay.govern import KeyStore
 from mainstay.guard import Guard, default_policy
 from mainstay.knowledge import Library
 from mainstay.models import Catalog, EngineSettings, read_models_config
 from mainstay.observe import Drain, Metrics, OtlpExporter, Recorder, Spool, TraceStore
 from mainstay.retrieval import Embedder, ExtractiveSelector, GroundingScorer, Indexes, MiniLmEmbedder
 from mainstay.services.container import Services
+from mainstay.services.stores import open_stores
 from mainstay.serving import (
     Deps,
     ExactCache,
@@ -70,11 +69,8 @@ class LazyEmbedder:
 
 def build_services(settings: Settings, project: Project | None = None, *, serve: bool = False) -> Services:
     """All parts on one data folder. `serve`: keep a ledger journal, drain the spool and follow changes."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = open_database(settings)
-    master = load_or_create_master_key(settings.data_dir / "master.key")
-    sign_audit_with(database, master)
-    keys = KeyStore(database, master)
+    stores = open_stores(settings)
+    database, keys = stores.database, stores.keys
     library = Library(database, BlobStore(settings.data_dir / "blobs"))
     embedder = LazyEmbedder(settings.models_dir, settings.engine_threads)
     indexes = Indexes(settings.data_dir / "indexes", library, embedder)
@@ -110,12 +106,7 @@ def build_services(settings: Settings, project: Project | None = None, *, serve:
     )
     gateway = Gateway(deps, keys.hash_token, embedder=embedder, body_limit_bytes=settings.body_limit_mb << 20)
     services = Services(
-        settings=settings,
-        database=database,
-        keys=keys,
-        users=UserStore(database),
-        sessions=Sessions(database, master, settings.session_hours),
-        audit=AuditLog(database),
+        **vars(stores),
         spool=spool,
         recorder=recorder,
         traces=traces,
@@ -138,20 +129,6 @@ def build_services(settings: Settings, project: Project | None = None, *, serve:
         refresher.start()
         drain.start()
     return services
-
-
-def open_database(settings: Settings) -> Database:
-    """The control database at the schema this program needs.
-
-    An empty one, and the embedded one, are migrated here. Any other is somebody's server: its schema
-    is changed only by `mainstay migrate`, and a wrong one stops start-up.
-    """
-    database = Database(settings.database_url.reveal())
-    current, _ = revisions(database)
-    if current is None or database.dialect == "sqlite":
-        migrate(database)
-    check(database)
-    return database
 
 
 def serving_snapshot(keys: KeyStore, delivery: Delivery, catalog: Catalog, counter: int) -> ServingSnapshot:
