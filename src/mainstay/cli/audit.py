@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mainstay.cli.context import local_services
+from mainstay.cli.context import local_stores
 from mainstay.cli.output import JsonFlag, emit, say, table
 from mainstay.core.clock import to_iso
 
@@ -20,8 +20,8 @@ def list_entries(
     json: JsonFlag = False,
 ) -> None:
     """List audit rows, newest first."""
-    with local_services() as services:
-        entries = services.audit.list(before=before, limit=limit)
+    with local_stores() as stores:
+        entries = stores.audit.list(before=before, limit=limit)
     rows = [(e.sequence, to_iso(e.at_us), e.actor, e.action, e.target) for e in entries]
     emit(
         entries,
@@ -33,8 +33,8 @@ def list_entries(
 @app.command()
 def verify(json: JsonFlag = False) -> None:
     """Recompute the hash chain; exit 1 and name the first bad row when it was tampered with."""
-    with local_services() as services:
-        verdict = services.audit.verify()
+    with local_stores() as stores:
+        verdict = stores.audit.verify()
 
     def render() -> None:
         if verdict.ok:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mainstay.cli.context import actor, local_services
+from mainstay.cli.context import actor, local_stores
 from mainstay.cli.output import JsonFlag, emit, out, say, table
 from mainstay.core.clock import US_PER_S, now_us, to_iso
 from mainstay.core.money import nusd_from_usd, show_usd
@@ -34,8 +34,8 @@ def create(
 ) -> None:
     """Make a key. Its token is shown once, here."""
     expires = None if days is None else now_us() + days * 86_400 * US_PER_S
-    with local_services() as services:
-        key, token = services.keys.create(
+    with local_stores() as stores:
+        key, token = stores.keys.create(
             actor(),
             name,
             role=role,
@@ -58,8 +58,8 @@ def create(
 @app.command("list")
 def list_keys(json: JsonFlag = False) -> None:
     """List keys, newest first."""
-    with local_services() as services:
-        keys = services.keys.list()
+    with local_stores() as stores:
+        keys = stores.keys.list()
     rows = [
         (
             k.id,
@@ -83,6 +83,6 @@ def revoke(
     key_id: Annotated[str, typer.Argument(help="The key's id, key_…")], json: JsonFlag = False
 ) -> None:
     """Revoke a key; gateways refuse it within a second."""
-    with local_services() as services:
-        services.keys.revoke(actor(), key_id)
+    with local_stores() as stores:
+        stores.keys.revoke(actor(), key_id)
     emit({"id": key_id, "state": "revoked"}, json, lambda: say(f"Revoked {key_id}."))

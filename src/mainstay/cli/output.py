@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mainstay.core.jsonable import dumps
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -48,6 +50,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) 
 
 def progress_bar(label: str) -> Progress:
     """A bar on stderr that counts items; gone when done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     return Progress(
         TextColumn(f"{label} [progress.description]{{task.description}}"),
         BarColumn(),

@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from mainstay.cli.context import actor, local_services, run_async
+from mainstay.cli.context import actor, local_services, local_traces, run_async
 from mainstay.cli.output import JsonFlag, emit, out, say, table
 from mainstay.core.money import show_usd
 from mainstay.observe import TraceFilter, waterfall
-from mainstay.services import prune_traces, replay_trace
 
 app = typer.Typer(no_args_is_help=True, help="Traces: list, show, replay.")
 
@@ -30,8 +29,8 @@ def list_traces(
 ) -> None:
     """List traces, newest first."""
     wanted = TraceFilter(app=app_name, status=status, text=text)  # type: ignore[arg-type]
-    with local_services() as services:
-        found = services.traces.list(wanted, None, limit)
+    with local_traces() as traces:
+        found = traces.list(wanted, None, limit)
     rows = [
         (
             t.trace_id,
@@ -51,8 +50,8 @@ def list_traces(
 @app.command()
 def show(trace_id: TraceId, json: JsonFlag = False) -> None:
     """Show a trace as a waterfall of its steps."""
-    with local_services() as services:
-        spans = services.traces.get(trace_id)
+    with local_traces() as traces:
+        spans = traces.get(trace_id)
 
     def render() -> None:
         lines = waterfall(spans)
@@ -73,6 +72,8 @@ def replay(
     json: JsonFlag = False,
 ) -> None:
     """Ask a recorded question again on another release, and show both answers."""
+    from mainstay.services import replay_trace
+
     with local_services() as services:
         result = run_async(services, replay_trace(services, actor(), trace_id, on))
 
@@ -87,6 +88,8 @@ def replay(
 
 def prune(json: JsonFlag = False) -> None:
     """Delete traces older than trace_retention_days; written to the audit log."""
+    from mainstay.services import prune_traces
+
     with local_services() as services:
         removed = prune_traces(services, actor())
     emit({"removed_days": removed}, json, lambda: say(f"Removed {removed} day files."))

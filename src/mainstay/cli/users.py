@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from mainstay.cli.context import actor, local_services
+from mainstay.cli.context import actor, local_stores
 from mainstay.cli.output import JsonFlag, emit, out, say, table
 from mainstay.core.clock import to_iso
 from mainstay.core.errors import NotFound
 from mainstay.govern import User
-from mainstay.services import Services, sign_in_link
+from mainstay.services import Stores, sign_in_link
 
 app = typer.Typer(no_args_is_help=True, help="People: create, list, change role, disable, sign-in links.")
 
@@ -31,8 +31,8 @@ def create(
 ) -> None:
     """Add a person. Without a password they sign in with `mainstay user link`."""
     password = sys.stdin.readline().rstrip("\n") if password_stdin else None
-    with local_services() as services:
-        user = services.users.create(actor(), email, name or email.partition("@")[0], role, password)
+    with local_stores() as stores:
+        user = stores.users.create(actor(), email, name or email.partition("@")[0], role, password)
     emit(
         user,
         json,
@@ -43,8 +43,8 @@ def create(
 @app.command("list")
 def list_users(json: JsonFlag = False) -> None:
     """List people."""
-    with local_services() as services:
-        users = services.users.list()
+    with local_stores() as stores:
+        users = stores.users.list()
     rows = [
         (u.email, u.name, u.role, "disabled" if u.disabled_at_us else "active", to_iso(u.created_at_us))
         for u in users
@@ -65,29 +65,29 @@ def role(
     json: JsonFlag = False,
 ) -> None:
     """Change what a person may do."""
-    with local_services() as services:
-        services.users.set_role(actor(), _find(services, email).id, new_role)
+    with local_stores() as stores:
+        stores.users.set_role(actor(), _find(stores, email).id, new_role)
     emit({"email": email, "role": new_role}, json, lambda: say(f"{email} is now {new_role}."))
 
 
 @app.command()
 def disable(email: Email, json: JsonFlag = False) -> None:
     """Stop a person from signing in; their sessions end."""
-    with local_services() as services:
-        services.users.disable(actor(), _find(services, email).id)
+    with local_stores() as stores:
+        stores.users.disable(actor(), _find(stores, email).id)
     emit({"email": email, "state": "disabled"}, json, lambda: say(f"{email} can no longer sign in."))
 
 
 @app.command()
 def link(email: Email, json: JsonFlag = False) -> None:
     """Print a sign-in link that works once, for 15 minutes."""
-    with local_services() as services:
-        url = sign_in_link(services, actor(), _find(services, email).id)
+    with local_stores() as stores:
+        url = sign_in_link(stores, actor(), _find(stores, email).id)
     emit({"email": email, "url": url}, json, lambda: out.print(url, markup=False))
 
 
-def _find(services: Services, email: str) -> User:
-    user = services.users.by_email(email)
+def _find(stores: Stores, email: str) -> User:
+    user = stores.users.by_email(email)
     if user is None:
         raise NotFound(f"Nobody has the e-mail address {email}.", fix="See: mainstay user list")
     return user

@@ -1,30 +1,59 @@
-"""Services: the layers wired together, and the few actions that span them."""
+"""Services: the layers wired together, and the few actions that span them.
 
-from mainstay.services.actions import (
-    LOCAL_ADMIN,
-    evaluate_app,
-    local_admin,
-    local_key,
-    may_see,
-    prune_traces,
-    replay_trace,
-    sign_in_link,
-    visible_version,
-    visible_versions,
-    wait_for_trace,
-)
-from mainstay.services.build import build_services, close_services, open_database
-from mainstay.services.container import Services
-from mainstay.services.folder import DataFolderLock, announce_server, running_server
-from mainstay.services.janitor import Janitor
-from mainstay.services.publish import Published, publish
+A name's module is imported when the name is first asked for, so that a command which only reads the control
+database does not wait for models, retrieval and the gateway.
+"""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mainstay.services.actions import (
+        evaluate_app,
+        local_key,
+        may_see,
+        prune_traces,
+        replay_trace,
+        visible_version,
+        visible_versions,
+        wait_for_trace,
+    )
+    from mainstay.services.build import build_services, close_services
+    from mainstay.services.container import Services
+    from mainstay.services.folder import DataFolderLock, announce_server, running_server
+    from mainstay.services.janitor import Janitor
+    from mainstay.services.people import LOCAL_ADMIN, local_admin, sign_in_link
+    from mainstay.services.publishing import Published, publish
+    from mainstay.services.stores import Stores, open_database, open_stores
+
+_HOMES = {
+    "actions": (
+        "evaluate_app",
+        "local_key",
+        "may_see",
+        "prune_traces",
+        "replay_trace",
+        "visible_version",
+        "visible_versions",
+        "wait_for_trace",
+    ),
+    "build": ("build_services", "close_services"),
+    "container": ("Services",),
+    "folder": ("DataFolderLock", "announce_server", "running_server"),
+    "janitor": ("Janitor",),
+    "people": ("LOCAL_ADMIN", "local_admin", "sign_in_link"),
+    "publishing": ("Published", "publish"),
+    "stores": ("Stores", "open_database", "open_stores"),
+}
 __all__ = [
     "LOCAL_ADMIN",
     "DataFolderLock",
     "Janitor",
     "Published",
     "Services",
+    "Stores",
     "announce_server",
     "build_services",
     "close_services",
@@ -33,6 +62,7 @@ __all__ = [
     "local_key",
     "may_see",
     "open_database",
+    "open_stores",
     "prune_traces",
     "publish",
     "replay_trace",
@@ -42,3 +72,11 @@ __all__ = [
     "visible_versions",
     "wait_for_trace",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """PEP 562. No name is that of a module here: importing the module would put it in the name's place."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"mainstay.services.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

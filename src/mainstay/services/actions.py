@@ -1,4 +1,4 @@
-"""Actions that span layers: sign-in links, local access, evaluation, replay, retention, what a caller may see."""
+"""Actions that span layers: the local key, evaluation, replay, retention, what a caller may see."""
 
 from __future__ import annotations
 
@@ -9,27 +9,13 @@ from collections.abc import Callable, Sequence
 from mainstay.core.content import write_atomically
 from mainstay.core.errors import NotFound
 from mainstay.evaluate import Case, Run, run_dataset
-from mainstay.govern import SYSTEM, Identity, User, apply_retention, local_identity
-from mainstay.knowledge import DocumentVersion
+from mainstay.govern import SYSTEM, Identity, apply_retention, local_identity
+from mainstay.knowledge import DocumentVersion, ListedDocument
 from mainstay.services.container import Services
 from mainstay.services.folder import local_key_path
 from mainstay.serving import Replayed, app_caller, replay
 
-LOCAL_ADMIN = "admin@localhost"
 _TRACE_WAIT_S = 30.0
-
-
-def sign_in_link(services: Services, actor: Identity, user_id: str, base_url: str | None = None) -> str:
-    """An address that signs this user in once, within 15 minutes."""
-    settings = services.settings
-    base = settings.public_url or base_url or f"http://{settings.host}:{settings.port}"
-    return f"{base}/sign-in/link/{services.sessions.create_link(actor, user_id).reveal()}"
-
-
-def local_admin(services: Services) -> User:
-    """The administrator of this installation, made on first use; signs in by link only."""
-    found = services.users.by_email(LOCAL_ADMIN)
-    return found or services.users.create(local_identity(), LOCAL_ADMIN, "Local administrator", "admin", None)
 
 
 def local_key(services: Services) -> str:
@@ -108,7 +94,7 @@ def visible_version(services: Services, caller: Identity, version_id: str) -> Do
     return version
 
 
-def may_see(caller: Identity, version: DocumentVersion) -> bool:
+def may_see(caller: Identity, version: DocumentVersion | ListedDocument) -> bool:
     """Unlabelled documents are for everyone; labelled ones for callers of one of their groups."""
     return not version.labels or bool(version.labels & caller.groups)
 

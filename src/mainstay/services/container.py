@@ -4,32 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mainstay.core.config import Settings
-from mainstay.core.database import Database
 from mainstay.delivery import Delivery
 from mainstay.evaluate import EvalStore
-from mainstay.govern import AuditLog, KeyStore, Sessions, UserStore
 from mainstay.guard import Guard
 from mainstay.knowledge import Library
 from mainstay.models import Catalog
 from mainstay.observe import Drain, Metrics, OtlpExporter, Recorder, Spool, TraceStore
 from mainstay.retrieval import Indexes
+from mainstay.services.stores import Stores
 from mainstay.serving import Deps, Gateway, Refresher, SnapshotHolder
 
 
 @dataclass(frozen=True)
-class Services:
+class Services(Stores):
     """Everything a route, page or command may call. Layers stay behind their own public names.
 
     `deps` is what the gateway answers with; in-process callers hand it to `serving.answer` and `serving.ask`.
     """
 
-    settings: Settings
-    database: Database
-    keys: KeyStore
-    users: UserStore
-    sessions: Sessions
-    audit: AuditLog
     spool: Spool
     recorder: Recorder
     traces: TraceStore
