@@ -276,7 +276,9 @@ def test_promoting_and_rolling_back_move_production_and_are_audited(
     answer = post(visitor, "/apps/handbook-bot/promote", release="1", reason="it was fine")
     assert answer.headers["location"] == "/apps/handbook-bot?done=promoted"
     assert production() == 1
-    assert "it was fine" in visitor.get("/apps/handbook-bot").text
+    page = visitor.get("/apps/handbook-bot").text
+    assert "it was fine" in page
+    assert f"Roll back production to r{was}</button>" in page
     post(visitor, "/apps/handbook-bot/rollback", reason="it was not")
     assert production() == was
     entry = world.services.audit.list(limit=1)[0]

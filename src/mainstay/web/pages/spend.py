@@ -11,6 +11,7 @@ from mainstay.core.clock import now_us
 from mainstay.web.commands import Same, api, mainstay
 from mainstay.web.page import PageRoute, Parts, Reader, render
 from mainstay.web.views import spend as view
+from mainstay.web.views.budgets import budgets
 
 router = APIRouter(route_class=PageRoute)
 
@@ -19,4 +20,6 @@ router = APIRouter(route_class=PageRoute)
 def spend(request: Request, visitor: Reader, parts: Parts, days: Literal["7", "30", "90"] = "30") -> Response:
     shown = view.spend(parts.traces, now_us(), int(days))
     same = Same((mainstay("trace", "list", "--json"),), (api("traces", query="limit=500"),))
-    return render(request, visitor, "spend.html", view=shown, days=int(days), same=same)
+    return render(
+        request, visitor, "spend.html", view=shown, budgets=budgets(parts), days=int(days), same=same
+    )

@@ -9,8 +9,8 @@ from itertools import pairwise
 from mainstay.core.errors import InvalidInput, NotFound
 from mainstay.govern import Identity
 from mainstay.knowledge import Library
-from mainstay.knowledge.types import DocumentVersion, Snapshot, SnapshotDiff
-from mainstay.services import Services, may_see, visible_version, visible_versions
+from mainstay.knowledge.types import DocumentVersion, ListedDocument, Snapshot, SnapshotDiff
+from mainstay.services import Services, may_see, visible_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class CorpusLine:
 class CorpusView:
     name: str
     head: Snapshot
-    documents: tuple[DocumentVersion, ...]
+    documents: tuple[ListedDocument, ...]
     snapshots: tuple[Snapshot, ...]
     diff: SnapshotDiff | None
 
@@ -66,12 +66,12 @@ def corpus_view(parts: Services, reader: Identity, name: str, a: int | None, b: 
     """The documents the reader may see. Raises NotFound for an unknown corpus or snapshot number."""
     head = parts.library.head(name)
     snapshots = parts.library.snapshots(name)
-    documents = sorted(visible_versions(parts, reader, name), key=lambda v: v.uri)
+    documents = tuple(d for d in parts.library.listing(head.id) if may_see(reader, d))
     diff = None
     if a is not None and b is not None:
         found = parts.library.diff(_numbered(snapshots, name, a).id, _numbered(snapshots, name, b).id)
         diff = _without_hidden(parts, reader, found)
-    return CorpusView(name, head, tuple(documents), snapshots, diff)
+    return CorpusView(name, head, documents, snapshots, diff)
 
 
 def _without_hidden(parts: Services, reader: Identity, diff: SnapshotDiff) -> SnapshotDiff:

@@ -3,37 +3,52 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-from mainstay.core.clock import to_datetime
 from mainstay.core.errors import NotFound
+from mainstay.core.money import show_usd
+from mainstay.observe import TraceStore
 from mainstay.observe.types import RollUp, TraceFilter, TraceRow
 from mainstay.services import Services
 from mainstay.web import formats
+from mainstay.web.changes import Earlier, difference, points, relative
 from mainstay.web.charts import spark_bars, spark_line
+from mainstay.web.views.budgets import Budget, budgets, of_app
 
 HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
 HOURS = 24
 PRODUCTION = "production"
+
+Hours = Sequence[RollUp | None]
 
 ERROR_RATE_BAD = 0.05
 ERROR_RATE_RISK = 0.01
 GROUNDED_RISK = 0.8
 
 
+BEFORE = Earlier("in the 24 hours before", "not measured in the 24 hours before, or not in these")
+YESTERDAY = Earlier(
+    "yesterday by this time", "not every price is known for today and for yesterday by this time"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number of an app: its text, its 24 hours, and where it comes from."""
+    """One number of an app: its text, how it moved, its 24 hours, and where it comes from."""
 
     name: str
     value: Markup
+    change: Markup
     spark: Markup
     state: str = ""
     """`bad`, `risk` or nothing."""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +78,31 @@ class Overview:
     latest: tuple[TraceRow, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """An app's roll-ups: by hour and in sum, and each sum for the same time a day earlier. None: no request."""
+
+    hours: Hours
+    last: RollUp | None
+    before: RollUp | None
+    today: RollUp | None
+    yesterday: RollUp | None
+
+
 def overview(parts: Services, now_us: int) -> Overview:
-    end_us = (now_us // HOUR_US + 1) * HOUR_US
-    start_us = end_us - HOURS * HOUR_US
-    hours = parts.traces.roll_ups(start_us * 1000, end_us * 1000, 3600, by_release=False)
-    today = to_datetime(now_us).replace(hour=0, minute=0, second=0, microsecond=0)
-    by_app: dict[str | None, list[RollUp]] = defaultdict(list)
-    for row in hours:
-        by_app[row.app].append(row)
+    numbers = _numbers(parts.traces, now_us)
     names: list[str | None] = [*parts.delivery.apps()]
-    names += sorted(a for a in by_app if a not in names and a is not None)
-    names += [None] if None in by_app else []
+    asked = [app for app, found in numbers.items() if found.last is not None]
+    names += sorted(a for a in asked if a is not None and a not in names)
+    names += [None] if None in asked else []
+    keys = budgets(parts)
     apps: list[AppHealth] = []
     troubles: list[Trouble] = []
     for name in names:
-        buckets = _series(by_app[name], start_us)
-        health = _health(parts, name, buckets, int(today.timestamp() * 1e6))
-        apps.append(health)
-        troubles += _troubles(name, buckets)
+        shown = numbers.get(name, Numbers((None,) * HOURS, None, None, None, None))
+        apps.append(_health(parts, name, shown, keys))
+        troubles += _troubles(name, shown.last)
+    troubles += [_near_limit(b) for b in keys if b.condition]
     if (failure := parts.snapshots.failure) is not None:
         text = f"The gateway serves its last snapshot; making a new one fails: {failure.reason}."
         troubles.append(Trouble("bad", text, "/readyz", "See readiness"))
@@ -89,15 +111,35 @@ def overview(parts: Services, now_us: int) -> Overview:
     return Overview(tuple(apps), tuple(troubles), tuple(latest))
 
 
+def _numbers(traces: TraceStore, now_us: int) -> dict[str | None, Numbers]:
+    """By app. Each sum is compared with one of the same length, up to this moment a day ago."""
+    end_us = (now_us // HOUR_US + 1) * HOUR_US
+    start_us = end_us - DAY_US
+    midnight_us = now_us // DAY_US * DAY_US
+    by_app: dict[str | None, list[RollUp]] = defaultdict(list)
+    for row in traces.roll_ups(start_us * 1000, end_us * 1000, 3600, by_release=False):
+        by_app[row.app].append(row)
+    last, before = _sums(traces, start_us, end_us), _sums(traces, start_us - DAY_US, now_us - DAY_US)
+    today = _sums(traces, midnight_us, end_us)
+    yesterday = _sums(traces, midnight_us - DAY_US, now_us - DAY_US)
+    return {
+        app: Numbers(
+            _series(by_app[app], start_us), last.get(app), before.get(app), today.get(app), yesterday.get(app)
+        )
+        for app in {**by_app, **before}
+    }
+
+
+def _sums(traces: TraceStore, start_us: int, end_us: int) -> dict[str | None, RollUp]:
+    return {row.app: row for row in traces.roll_ups(start_us * 1000, end_us * 1000, None, by_release=False)}
+
+
 def production_release(parts: Services, app: str) -> int | None:
     try:
         environments = parts.delivery.environments(app)
     except NotFound:
         return None
     return next((e.release for e in environments if e.name == PRODUCTION), None)
-
-
-Hours = Sequence[RollUp | None]
 
 
 def _series(rows: Iterable[RollUp], start_us: int) -> Hours:
@@ -109,66 +151,69 @@ def _series(rows: Iterable[RollUp], start_us: int) -> Hours:
     return series
 
 
-def _known(hours: Hours) -> list[RollUp]:
-    return [h for h in hours if h is not None]
-
-
-def _sum(hours: Hours, pick: Callable[[RollUp], int]) -> int:
-    return sum(pick(h) for h in _known(hours))
-
-
-def _weighted(hours: Hours, pick: Callable[[RollUp], float | None]) -> float | None:
-    """Mean over the hours that measured it, weighted by their requests; None when none did."""
-    pairs = [(value, h.requests) for h in _known(hours) if (value := pick(h)) is not None]
-    weight = sum(requests for _, requests in pairs)
-    return sum(value * requests for value, requests in pairs) / weight if weight else None
-
-
-def _health(parts: Services, app: str | None, hours: Hours, today_us: int) -> AppHealth:
+def _health(parts: Services, app: str | None, shown: Numbers, keys: Sequence[Budget]) -> AppHealth:
     release = production_release(parts, app) if app is not None else None
-    return AppHealth(app, release, _metrics(hours, today_us), _sum(hours, lambda h: h.requests))
+    budget = of_app(keys, app) if app is not None else None
+    requests = shown.last.requests if shown.last else 0
+    return AppHealth(app, release, (*_traffic(shown), *_worth(shown, budget)), requests)
 
 
-def _metrics(hours: Hours, today_us: int) -> tuple[Metric, ...]:
-    requests, errors = _sum(hours, lambda h: h.requests), _sum(hours, lambda h: h.errors)
-    rate = errors / requests if requests else None
-    worst = max((h.ttft_ms_p95 for h in _known(hours) if h.ttft_ms_p95 is not None), default=None)
-    latest = next((h.ttft_ms_p95 for h in reversed(_known(hours)) if h.ttft_ms_p95 is not None), None)
-    grounded = _weighted(hours, lambda h: h.grounded_share)
-    today = [h for h in _known(hours) if h.bucket_start_ns // 1000 >= today_us]
-    nothing = "no requests in 24 hours"
+def _traffic(shown: Numbers) -> tuple[Metric, ...]:
+    """Requests, errors, time to first token."""
+    hours, last, before = shown.hours, shown.last, shown.before
+    requests, requests_before = _count(last, "requests"), _count(before, "requests")
+    rate = _error_rate(last)
+    ttft = last.ttft_ms_p95 if last else None
+    worst = max((h.ttft_ms_p95 for h in hours if h and h.ttft_ms_p95 is not None), default=0.0)
     return (
         Metric(
             "Requests",
             formats.count(requests),
+            relative(requests, requests_before, BEFORE, formats.count_text, "neither"),
             spark_bars([h.requests if h else None for h in hours], "Requests per hour, last 24 hours"),
         ),
         Metric(
             "Errors",
-            formats.share(rate, nothing),
-            spark_line(
-                [h.errors / h.requests if h and h.requests else None for h in hours],
-                "Error rate per hour, last 24 hours",
-                top=0.1,
-            ),
+            formats.share(rate, "no requests in 24 hours"),
+            points(rate, _error_rate(before), BEFORE, "bad"),
+            spark_line([_error_rate(h) for h in hours], "Error rate per hour, last 24 hours", top=0.1),
             _rate_state(rate),
         ),
         Metric(
             "First token p95",
-            formats.duration(latest, "no answer was streamed in 24 hours"),
+            formats.duration(ttft, "no answer was streamed in 24 hours"),
+            relative(
+                ttft,
+                before.ttft_ms_p95 if before else None,
+                BEFORE,
+                formats.duration_text,
+                "bad",
+                within_percent=2,  # what two percentiles, each within 1 %, may differ by
+            ),
             spark_line(
                 [h.ttft_ms_p95 if h else None for h in hours],
-                f"95th percentile of time to first token per hour; highest {formats.duration_text(worst or 0)}",
+                f"95th percentile of time to first token per hour; highest {formats.duration_text(worst)}",
             ),
         ),
+    )
+
+
+def _worth(shown: Numbers, budget: str | None) -> tuple[Metric, ...]:
+    """Cost, groundedness, guard hits."""
+    hours, last, before = shown.hours, shown.last, shown.before
+    grounded = last.grounded_share if last else None
+    return (
         Metric(
             "Cost today",
-            _cost(today),
+            _cost(shown.today),
+            relative(_whole_cost(shown.today), _whole_cost(shown.yesterday), YESTERDAY, _dollars, "neither"),
             spark_bars([h.cost_nusd if h else None for h in hours], "Cost per hour, last 24 hours"),
+            note=f"keys: {budget}" if budget else "",
         ),
         Metric(
             "Grounded",
             formats.share(grounded, "no answer's grounding was scored in 24 hours"),
+            points(grounded, before.grounded_share if before else None, BEFORE, "good"),
             spark_line(
                 [h.grounded_share if h else None for h in hours],
                 "Share of the model's sentences that the sources support, per hour",
@@ -177,20 +222,40 @@ def _metrics(hours: Hours, today_us: int) -> tuple[Metric, ...]:
         ),
         Metric(
             "Guard hits",
-            formats.count(_sum(hours, lambda h: h.guard_hits)),
+            formats.count(_count(last, "guard_hits")),
+            difference(_count(last, "guard_hits"), _count(before, "guard_hits"), BEFORE, "bad"),
             spark_bars([h.guard_hits if h else None for h in hours], "Guard findings per hour"),
         ),
     )
 
 
-def _cost(today: Sequence[RollUp]) -> Markup:
-    known = sum(h.cost_nusd for h in today)
-    unknown, requests = sum(h.cost_unknown for h in today), sum(h.requests for h in today)
-    if requests and unknown == requests:
+def _count(found: RollUp | None, name: Literal["requests", "guard_hits"]) -> int:
+    return getattr(found, name) if found else 0
+
+
+def _error_rate(found: RollUp | None) -> float | None:
+    return found.errors / found.requests if found and found.requests else None
+
+
+def _whole_cost(found: RollUp | None) -> int | None:
+    """The cost when every request had a price; what is a lower bound cannot be compared."""
+    if found is None:
+        return 0
+    return None if found.cost_unknown else found.cost_nusd
+
+
+def _dollars(nusd: float) -> str:
+    return show_usd(round(nusd))
+
+
+def _cost(today: RollUp | None) -> Markup:
+    if today is None:
+        return formats.money(0)
+    if today.cost_unknown == today.requests:
         return formats.dash("no price is known for the models used")
-    shown = formats.money(known)
-    if unknown:
-        title = f"{unknown} requests had no known price and are not in this sum"
+    shown = formats.money(today.cost_nusd)
+    if today.cost_unknown:
+        title = f"{today.cost_unknown} requests had no known price and are not in this sum"
         return Markup('<span title="{0}">≥ {1}<span class="vh"> {0}</span></span>').format(title, shown)
     return shown
 
@@ -201,23 +266,32 @@ def _rate_state(rate: float | None) -> str:
     return "bad" if rate >= ERROR_RATE_BAD else "risk"
 
 
-def _troubles(app: str | None, hours: Hours) -> list[Trouble]:
+def _troubles(app: str | None, last: RollUp | None) -> list[Trouble]:
     """Only what the numbers show; each leads to the requests that show it."""
+    if last is None:
+        return []
     name = app or "Plain model calls"
-    requests, errors = _sum(hours, lambda h: h.requests), _sum(hours, lambda h: h.errors)
     found = []
-    if requests and _rate_state(errors / requests):
-        text = f"{name}: {formats.plural(errors, 'request')} of {requests} failed in the last 24 hours."
-        state = _rate_state(errors / requests)
+    if state := _rate_state(_error_rate(last)):
+        failed = formats.plural(last.errors, "request")
+        text = f"{name}: {failed} of {last.requests} failed in the last 24 hours."
         found.append(Trouble(state, text, _traces(app, "status:error"), "See the failures"))
-    grounded = _weighted(hours, lambda h: h.grounded_share)
-    if grounded is not None and grounded < GROUNDED_RISK:
+    if last.grounded_share is not None and last.grounded_share < GROUNDED_RISK:
         text = (
-            f"{name}: the sources support only {formats.share_text(grounded)} of what the model wrote; "
-            "what is unsupported is handled as the app's policy says."
+            f"{name}: the sources support only {formats.share_text(last.grounded_share)} of what the model "
+            "wrote; what is unsupported is handled as the app's policy says."
         )
         found.append(Trouble("risk", text, _traces(app), "See the answers"))
     return found
+
+
+def _near_limit(budget: Budget) -> Trouble:
+    if budget.condition == "bad":
+        text = f"The key “{budget.key.name}” has spent its budget ({budget.text}): its requests are refused."
+    else:
+        used = formats.share_text(budget.share)
+        text = f"The key “{budget.key.name}” has spent {used} of its budget: {budget.text}."
+    return Trouble(budget.condition, text, "/spend#budgets", "See the budgets")
 
 
 def _traces(app: str | None, *words: str) -> str:
