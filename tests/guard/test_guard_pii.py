@@ -77,3 +77,10 @@ def test_a_finding_never_repeats_what_it_found(judge: Judge) -> None:
     assert [(f.kind, f.start, f.end, f.excerpt) for f in verdict.findings] == [
         ("credit_card", 5, 21, "[CREDIT_CARD]")
     ]
+
+
+def test_many_findings_are_each_reported_once(judge: Judge) -> None:
+    text = "ada@example.org, 4111 1111 1111 1111; " * 3_000
+    verdict = judge(text, pii="mask")
+    assert verdict.text == "[EMAIL], [CREDIT_CARD]; " * 3_000
+    assert len(verdict.findings) == 6_000

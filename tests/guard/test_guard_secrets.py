@@ -64,3 +64,18 @@ def test_talk_about_secrets_is_no_secret(judge: Judge, text: str) -> None:
 
 def test_a_password_in_an_address_is_masked(judge: Judge) -> None:
     assert judge("postgresql://app:s3cret@db/x", secrets="mask").text == "postgresql://[URL_PASSWORD]@db/x"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "token" + " " * 100_000 + "!",
+        "ms-" * 33_000,
+        "eyJaaaaaaaa-" * 8_000,
+        "password is " * 8_000,
+    ],
+    ids=["spaces", "key-prefixes", "jwt-prefixes", "assignments"],
+)
+def test_a_text_made_to_be_slow_is_read_through(judge: Judge, text: str) -> None:
+    # A pattern that goes back over what it read would not come to an end here.
+    assert judge(text, secrets="mask").text == text

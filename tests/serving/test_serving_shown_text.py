@@ -2,7 +2,7 @@
 
 from mainstay.guard import GroundingRule
 from mainstay.retrieval import Citation
-from mainstay.serving.grounding import GroundedText, Judged, Numbering
+from mainstay.serving.grounding import GroundedText, Judged, Numbering, SentenceCutter
 
 REMOVE = GroundingRule(unsupported="remove")
 SOURCE = Citation(0, "v1", "leave.md", "Leave", 1, None, (), 10, 40, "Everyone has 27 days of leave.", 0.99)
@@ -40,3 +40,9 @@ def test_half_a_sentence_is_not_shown_and_said_to_be_removed() -> None:
     text.cut_off("A status update is sent every")
     assert text.removed == ["A status update is sent every"]
     assert text.flush() == ""
+
+
+def test_markers_are_taken_out_behind_a_long_run_of_white_space() -> None:
+    cutter = SentenceCutter(drop_markers=True)
+    gaps = cutter.feed("\n" * 100_000 + "[1] Leave lasts 30 days. It is paid.")
+    assert [sentence for _, sentence in gaps] == ["Leave lasts 30 days."]

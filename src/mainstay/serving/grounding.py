@@ -15,7 +15,8 @@ from mainstay.guard.types import Finding, GroundingRule, Policy, Rail, Verdict
 from mainstay.retrieval import PassageSources, cite, is_title, split_sentences, verify_citation
 from mainstay.retrieval.types import Citation, Passage, Support
 
-_MARKER = re.compile(r"\s*\[\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*\]")
+# A run of white space is tried from its first character only: from each, a long run would take quadratic time.
+_MARKER = re.compile(r"(?<!\s)\s*\[\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*\]")
 
 _SOURCES = r"(?:sources?|passages?|documents?|handbook|manual|text|context|information|excerpts?)"
 _REFUSALS = tuple(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 from mainstay.guard import validators
@@ -192,21 +194,32 @@ class Pii:
     def find(self, text: str, rail: Rail, rule: CheckRule) -> list[Hit]:
         kinds = string_list(rule.options.get("kinds", KINDS))
         hits: list[Hit] = []
-        for hit in _matches(text, kinds):
-            covered = any(h.start <= hit.start and hit.end <= h.end for h in hits)
-            if not covered and not _allowed(text[hit.start : hit.end], rule):
-                hits.append(hit)
-        return sorted(hits, key=lambda h: h.start)
+        for shape in _possible(text, kinds):
+            starts, reach = [h.start for h in hits], list(accumulate((h.end for h in hits), max))
+            found = (h for h in _matches(shape, text) if not _covered(h, starts, reach))
+            hits += [h for h in found if not _allowed(text[h.start : h.end], rule)]
+            hits.sort(key=lambda h: h.start)
+        return hits
 
 
-def _matches(text: str, kinds: tuple[str, ...]) -> Iterator[Hit]:
+def _covered(hit: Hit, starts: list[int], reach: list[int]) -> bool:
+    """Whether a hit of an earlier shape holds this one. `reach`: the furthest end up to each start."""
+    before = bisect_right(starts, hit.start)
+    return before > 0 and reach[before - 1] >= hit.end
+
+
+def _possible(text: str, kinds: tuple[str, ...]) -> Iterator[_Shape]:
+    """Shapes of these kinds that a cheap look does not rule out."""
     has_digit = bool(_DIGIT.search(text))
     for shape in _SHAPES:
         if shape.kind not in kinds or (shape.needs is not None and shape.needs not in text):
             continue
-        if shape.kind != "email" and not has_digit:
-            continue
-        for match in shape.pattern.finditer(text):
-            start, end = match.span()
-            if shape.valid(match[0], text[max(0, start - 40) : start], text[end : end + 24]):
-                yield Hit(shape.kind, start, end, 1.0, f"[{shape.kind.upper()}]")
+        if shape.kind == "email" or has_digit:
+            yield shape
+
+
+def _matches(shape: _Shape, text: str) -> Iterator[Hit]:
+    for match in shape.pattern.finditer(text):
+        start, end = match.span()
+        if shape.valid(match[0], text[max(0, start - 40) : start], text[end : end + 24]):
+            yield Hit(shape.kind, start, end, 1.0, f"[{shape.kind.upper()}]")

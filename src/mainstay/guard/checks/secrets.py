@@ -35,13 +35,14 @@ _SHAPES: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
     ("slack_token", ("xox",), re.compile(r"\bxox[abeprs]-[A-Za-z0-9-]{10,}")),
     ("stripe_key", ("k_live_", "k_test_"), re.compile(r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}")),
     ("google_api_key", ("AIza",), re.compile(r"\bAIza[\w-]{35}")),
-    ("mainstay_key", ("ms-",), re.compile(r"\bms-(?=[\w-]*\d)[A-Za-z0-9_-]{20,}")),
-    ("jwt", ("eyJ",), re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}")),
+    ("mainstay_key", ("ms-",), re.compile(r"\bms-(?=[\w-]{0,80}\d)[A-Za-z0-9_-]{20,}")),
+    ("jwt", ("eyJ",), re.compile(r"\beyJ[\w-]{8,2048}+\.eyJ[\w-]{8,}+\.[\w-]{8,}")),
     ("url_password", ("://",), re.compile(r"(?<=://)[^\s:/@]{1,64}:[^\s:/@]{3,128}(?=@)")),
 )
+# Possessive white space (`*+`): what may be long is read once, so that no text takes more than linear time.
 _ASSIGNED = re.compile(
     r"(?:api[ _-]?key|secret|token|password|passwd|pwd|credential|access[ _-]?key|auth(?:orization)?|bearer)"
-    r"[\"']?\s*(?:is|:|=|=>)?\s*(?:bearer\s+)?[\"'`]?(?P<value>[A-Za-z0-9+/_=.~!@#$%^&*-]{10,})",
+    r"[\"']?\s*+(?:(?:is|:|=|=>)\s*+)?(?:bearer\s++)?[\"'`]?(?P<value>[A-Za-z0-9+/_=.~!@#$%^&*-]{10,})",
     re.IGNORECASE,
 )
 ENTROPY_BITS_MIN = 3.2
