@@ -21,7 +21,7 @@ from mainstay.cli.demo_state import DemoRun, DemoState
 from mainstay.cli.evaluations import render_comparison, render_runs
 from mainstay.cli.output import JsonFlag, emit, err, out, progress_bar, say, stdout_for_data_only
 from mainstay.cli.project import Bar, render_changes, render_published
-from mainstay.cli.server import RunningServer, addresses, show_addresses
+from mainstay.cli.server import RunningServer, addresses, require_models, show_addresses
 from mainstay.core.config import PROJECT_FILE, load_settings
 from mainstay.core.errors import ConfigError, Conflict, MissingExtra, NotFound
 from mainstay.delivery import Project, Release, load_project, load_prompt
@@ -63,6 +63,7 @@ def demo(
     with chdir(folder):
         settings = load_settings({"data_dir": where, "port": port})
         project = with_model(load_project(folder / PROJECT_FILE), chosen_model(model))
+        require_models(settings, project)
         with RunningServer(settings, project) as server:
             with stdout_for_data_only(json):
                 result = Demo(server, project, folder, cases).run()

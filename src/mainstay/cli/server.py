@@ -6,8 +6,9 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Coroutine
-from contextlib import ExitStack
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +23,9 @@ from mainstay.cli.context import actor, project_here
 from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say
 from mainstay.cli.project import Bar, render_published
 from mainstay.core.config import Settings, load_settings
-from mainstay.core.errors import MainstayError, Unavailable
+from mainstay.core.errors import MainstayError, NotFound, Unavailable
 from mainstay.delivery import Project
+from mainstay.models import install
 from mainstay.services import (
     DataFolderLock,
     Janitor,
@@ -36,9 +38,12 @@ from mainstay.services import (
     prune_traces,
     publish,
     sign_in_link,
+    withdraw_server,
 )
 
-STOP_TIMEOUT_S = 15
+STOP_TIMEOUT_S = 30
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -55,7 +60,9 @@ class RunningServer:
         self.services: Services
         self.base_url: str
         self.key: str
-        self._loop = uvloop.new_event_loop()
+        # Waited for instead of the thread: a `Thread.join` that a signal interrupts takes the thread for ended.
+        self._ended = threading.Event()
+        self._warming: list[Future[None]] = []
         self._thread = threading.Thread(target=self._serve, name="mainstay-server", daemon=True)
 
     def __enter__(self) -> RunningServer:
@@ -67,10 +74,13 @@ class RunningServer:
             undo.callback(close_services, self.services)
             self.key = local_key(self.services)
             self._server = uvicorn.Server(uvicorn_config(self.services))
+            self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+            self._loop = self._runner.get_loop()
             self._thread.start()
             undo.callback(self._stop)
             self.base_url = self._wait_until_up()
             announce_server(self.settings, self.base_url)
+            undo.callback(withdraw_server, self.settings)
             janitor = Janitor({"retention of traces": partial(prune_traces, self.services)})
             janitor.start()
             undo.callback(janitor.close)
@@ -78,17 +88,23 @@ class RunningServer:
         return self
 
     def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._server.serve())
+        try:
+            with self._runner:  # at its end: tasks cancelled, the loop's worker threads done, the loop closed
+                self._runner.run(self._server.serve())
+        finally:
+            self._ended.set()
 
     def _stop(self) -> None:
+        """Requests under way end, models are let go of in their loop, then the loop ends. Services outlive it."""
+        for warming in self._warming:
+            warming.cancel()
         self._server.should_exit = True
-        self._thread.join(timeout=STOP_TIMEOUT_S)
+        if not self._ended.wait(STOP_TIMEOUT_S):
+            log.error("The server did not stop within %d s; it is left behind.", STOP_TIMEOUT_S)
 
     def _wait_until_up(self) -> str:
         while not self._server.started:
-            self._thread.join(0.01)
-            if not self._thread.is_alive():
+            if self._ended.wait(0.01):
                 raise Unavailable(
                     f"The server could not listen on {self.settings.host}:{self.settings.port}.",
                     fix="Another program may hold that port; `--port 0` takes a free one.",
@@ -104,27 +120,38 @@ class RunningServer:
         """Load the local models of what is in production, in the background."""
         models = {r.model for n, r in self.services.snapshots.current.runnables.items() if "@" not in n}
         for model in sorted(models):
-            asyncio.run_coroutine_threadsafe(self._warm_up(model), self._loop)
+            self._warming.append(asyncio.run_coroutine_threadsafe(self._warm_up(model), self._loop))
 
     async def _warm_up(self, model: str) -> None:
         try:
             await self.services.catalog.warm_up(model)
         except MainstayError as error:  # the first question will say so, too
-            logging.getLogger(__name__).warning("%s is not ready: %s", model, error)
+            log.warning("%s is not ready: %s", model, error)
 
     def wait(self) -> None:
         """Until interrupted or told to end."""
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            while self._thread.is_alive():
-                self._thread.join(0.5)
-        except KeyboardInterrupt:
-            say("Stopping …")
+        with until_told_to_end():
+            self._ended.wait()
+        if self._ended.is_set():
+            raise Unavailable("The server ended by itself.", fix="See the lines above, then start it again.")
+        say("Stopping …")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._undo.close()
+
+
+@contextmanager
+def until_told_to_end() -> Iterator[None]:
+    """SIGTERM and Ctrl-C leave the block, and all is well: that is how a server ends."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def uvicorn_config(services: Services) -> uvicorn.Config:
@@ -155,7 +182,9 @@ def up(
     """Apply this folder's project, serve it, and print the address and a one-time sign-in link."""
     settings = load_settings({"host": host, "port": port, "data_dir": data_dir})
     project = project_here()
-    with RunningServer(settings, project) as server:
+    if project is not None:
+        require_models(settings, project)
+    with until_told_to_end(), RunningServer(settings, project) as server:
         if project is not None and apply_project:
             with progress_bar("apply") as bar:
                 published = publish(server.services, actor(), project, note="mainstay up", progress=Bar(bar))
@@ -165,6 +194,19 @@ def up(
         data = addresses(server)
         emit(data, json, lambda: show_addresses(data, list(project.apps) if project else []))
         server.wait()
+
+
+def require_models(settings: Settings, project: Project) -> None:
+    """Raises NotFound, with one command that mends it, when the project needs local models that are not here."""
+    wanted = {app.model.removeprefix("local/") for app in project.apps.values()} & {"smollm2"}
+    if project.knowledge:
+        wanted.add("minilm")
+    missing = wanted - {model.name for model in install.installed(settings.models_dir)}
+    if missing:
+        raise NotFound(
+            f"The project needs local models that are not in {settings.models_dir}: {', '.join(sorted(missing))}.",
+            fix=f"Run: mainstay models add {' '.join(sorted(missing, reverse=True))}",
+        )
 
 
 def addresses(server: RunningServer) -> dict[str, str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from mainstay.services.build import build_services, close_services
     from mainstay.services.container import Services
-    from mainstay.services.folder import DataFolderLock, announce_server, running_server
+    from mainstay.services.folder import DataFolderLock, announce_server, running_server, withdraw_server
     from mainstay.services.janitor import Janitor
     from mainstay.services.people import LOCAL_ADMIN, local_admin, sign_in_link
     from mainstay.services.publishing import Published, publish
@@ -41,7 +41,7 @@ _HOMES = {
     ),
     "build": ("build_services", "close_services"),
     "container": ("Services",),
-    "folder": ("DataFolderLock", "announce_server", "running_server"),
+    "folder": ("DataFolderLock", "announce_server", "running_server", "withdraw_server"),
     "janitor": ("Janitor",),
     "people": ("LOCAL_ADMIN", "local_admin", "sign_in_link"),
     "publishing": ("Published", "publish"),
@@ -71,6 +71,7 @@ __all__ = [
     "visible_version",
     "visible_versions",
     "wait_for_trace",
+    "withdraw_server",
 ]
 
 

@@ -49,6 +49,11 @@ def announce_server(settings: Settings, base_url: str) -> None:
     write_atomically(settings.data_dir / "server.json", orjson.dumps({"base_url": base_url}))
 
 
+def withdraw_server(settings: Settings) -> None:
+    """The announced server is gone; another may answer on its port tomorrow."""
+    (settings.data_dir / "server.json").unlink(missing_ok=True)
+
+
 def local_key_path(settings: Settings) -> Path:
     return settings.data_dir / "local.key"
 
