@@ -1,13 +1,19 @@
 """Commands on a project, as their users type them."""
 
 import json
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
+from openai import OpenAI
 from typer.testing import Result
 
 from mainstay.core.config import load_settings
+from mainstay.core.errors import InvalidInput, NotFound
 from mainstay.services import running_server
 
 pytestmark = pytest.mark.model
@@ -83,6 +89,153 @@ def test_an_evaluation_fails_its_gate_with_exit_code_1(project: Path, cli: Cli, 
     assert passed.exit_code == 0, passed.output
     failed = cli("eval", "run", "bot", "--dataset", str(cases), "--min", "right_answer=1.1", "--json")
     assert failed.exit_code == 1
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> str:
+    """A dataset of one question."""
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"id": "a", "question": "Which colour do new fuel cards have?", "kind": "unanswerable"}')
+    return str(path)
+
+
+def test_an_evaluation_of_an_unknown_app_is_refused_before_anything_is_stored(
+    project: Path, cli: Cli, cases: str
+) -> None:
+    data(cli, "apply")
+    refused = cli("eval", "run", "bott", "-d", cases)
+    assert isinstance(refused.exception, NotFound)
+    assert "'bot'" in str(refused.exception.fix)
+    assert data(cli, "eval", "list") == []
+
+
+def test_a_gate_on_an_unknown_metric_is_refused_before_anything_is_stored(
+    project: Path, cli: Cli, cases: str
+) -> None:
+    data(cli, "apply")
+    refused = cli("eval", "run", "bot", "-d", cases, "--min", "right_answers=0.5")
+    assert isinstance(refused.exception, InvalidInput)
+    assert "'right_answer'" in str(refused.exception.fix)
+    assert data(cli, "eval", "list") == []
+
+
+def test_an_evaluation_in_which_every_case_failed_says_why_and_exits_1(
+    project: Path, cli: Cli, cases: str
+) -> None:
+    file = project / "mainstay.yaml"
+    away = "providers:\n  away: {base_url: http://127.0.0.1:9/v1}\n"
+    file.write_text(file.read_text().replace("model: local/extractive", "model: away/m") + away)
+    data(cli, "apply")
+    done = cli("eval", "run", "bot", "-d", cases)
+    assert done.exit_code == 1
+    assert "1 of 1 cases failed; the first: " in done.stderr
+    assert "away" in done.stderr
+
+
+def test_the_newest_key_is_listed_first(project: Path, cli: Cli) -> None:
+    for name in ("first", "second"):
+        data(cli, "key", "create", name)
+    assert [key["name"] for key in data(cli, "key", "list")] == ["second", "first"]  # type: ignore[attr-defined]
+
+
+def test_models_are_listed_with_their_prices(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = project / "mainstay.yaml"
+    file.write_text(
+        file.read_text()
+        + "providers:\n"
+        + "  priced: {base_url: http://127.0.0.1:9/v1, models: [m], price: {input: 0.15, output: 0.60}}\n"
+        + "  unpriced: {base_url: http://127.0.0.1:9/v1, models: [m]}\n"
+    )
+    lines = {line.split()[0]: line for line in cli("models", "list").stdout.splitlines()}
+    assert "$0.15" in lines["priced/m"]
+    assert "$0.60" in lines["priced/m"]
+    assert lines["unpriced/m"].count("– unknown") == 2
+    assert " $0 " in lines["local/extractive"]
+
+
+@contextmanager
+def up(project: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """`mainstay up --json` in a process of its own, and what it printed once it answers."""
+    program = str(Path(sys.executable).parent / "mainstay")
+    process = subprocess.Popen(
+        [program, "up", "--json", "--port", "0"],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        printed = ""
+        while not printed.endswith("}\n"):
+            line = process.stdout.readline()
+            assert line, process.communicate()[1]
+            printed += line
+        yield process, json.loads(printed)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_told_to_end_ends_in_good_order(project: Path, told: signal.Signals) -> None:
+    with up(project) as (process, printed):
+        with OpenAI(base_url=printed["base_url"], api_key=printed["api_key"], max_retries=0) as client:
+            question = [{"role": "user", "content": "Which colour do new fuel cards have?"}]
+            client.chat.completions.create(model="bot", messages=question)  # type: ignore[call-overload]
+        process.send_signal(told)
+        _, talk = process.communicate(timeout=60)
+    assert process.returncode == 0, talk
+    assert talk.split() == ["Stopping", "…"]
+    assert not (project / ".mainstay" / "server.json").exists()
+
+
+def test_a_second_server_on_a_data_folder_is_refused(project: Path) -> None:
+    with up(project):
+        program = str(Path(sys.executable).parent / "mainstay")
+        second = subprocess.run(
+            [program, "up", "--port", "0"], check=False, cwd=project, capture_output=True, text=True
+        )
+    assert second.returncode == 1
+    assert "already runs" in second.stderr
+
+
+def test_a_sign_in_link_leads_to_the_running_server(project: Path, cli: Cli) -> None:
+    data(cli, "user", "create", "ann@example.org")
+    with up(project) as (_, printed):
+        url = data(cli, "user", "link", "ann@example.org")["url"]  # type: ignore[index,call-overload]
+    assert url.startswith(printed["web_ui"] + "/sign-in/link/")
+
+
+def test_a_first_start_without_models_names_the_one_command_that_fetches_them(
+    project: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = project / "mainstay.yaml"
+    file.write_text(file.read_text().replace("model: local/extractive", "model: local/smollm2"))
+    monkeypatch.setenv("MAINSTAY_MODELS_DIR", str(tmp_path / "none"))
+    refused = cli("up", "--port", "0")
+    assert isinstance(refused.exception, NotFound)
+    assert "mainstay models add smollm2 minilm" in str(refused.exception.fix)
+
+
+def test_doctor_changes_nothing(tmp_path: Path, cli: Cli, models_dir: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    with chdir(folder):
+        checks = json.loads(cli("doctor", "--json").stdout)
+    assert list(folder.iterdir()) == []
+    assert {c["name"]: c["state"] for c in checks}["data folder"] != "problem"
+
+
+def test_doctor_finds_a_data_folder_that_cannot_be_made(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("MAINSTAY_DATA_DIR", str(tmp_path / "file" / "data"))
+    checks = json.loads(cli("doctor", "--json").stdout)
+    assert {c["name"]: c["state"] for c in checks}["data folder"] == "problem"
 
 
 def test_doctor_finds_nothing_wrong_with_a_good_installation(project: Path, cli: Cli) -> None:

@@ -1,14 +1,16 @@
-"""`mainstay doctor`: checks this installation, and says how to mend what it finds."""
+"""`mainstay doctor`: checks this installation, and says how to mend what it finds. It changes nothing."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import socket
 import sqlite3
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import typer
@@ -97,18 +99,23 @@ def _full_text(_: Settings) -> Check:
 
 
 def _data_folder(settings: Settings) -> Check:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    probe = settings.data_dir / ".probe"
-    probe.write_text("x")
-    probe.unlink()
-    free_gb = shutil.disk_usage(settings.data_dir).free / 1e9
+    folder = settings.data_dir
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        fix = "Give yourself write permission there, or set data_dir to another folder."
+        return Check("data folder", "problem", f"{place} is no folder one can write to", fix)
+    free_gb = shutil.disk_usage(place).free / 1e9
     state: Literal["ok", "warning"] = "ok" if free_gb > 2 else "warning"
     fix = "" if state == "ok" else "Free some space, or set data_dir to a larger disk."
-    return Check("data folder", state, f"{settings.data_dir} is writable, {free_gb:.1f} GB free", fix)
+    found = f"{folder} is writable" if place == folder else f"{folder} is made on first use"
+    return Check("data folder", state, f"{found}, {free_gb:.1f} GB free", fix)
 
 
 def _database(settings: Settings) -> Check:
-    database = Database(settings.database_url.reveal())
+    url = settings.database_url.reveal()
+    if url.startswith("sqlite:") and not Path(url.removeprefix("sqlite:///")).exists():
+        return Check("database", "ok", "SQLite, made on first use")  # to connect would make it
+    database = Database(url)
     try:
         current, head = revisions(database)
     finally:

@@ -13,7 +13,17 @@ from mainstay.cli.output import JsonFlag, emit, progress_bar, say, table
 from mainstay.core.clock import to_iso
 from mainstay.core.errors import InvalidInput, NotFound, did_you_mean
 from mainstay.core.money import NUSD_PER_USD, show_usd
-from mainstay.evaluate import Case, Comparison, Mean, Run, compare, gate, load_dataset, scorers
+from mainstay.evaluate import (
+    DEFAULT_METRICS,
+    Case,
+    Comparison,
+    Mean,
+    Run,
+    compare,
+    gate,
+    load_dataset,
+    scorers,
+)
 from mainstay.services import evaluate_app
 
 app = typer.Typer(no_args_is_help=True, help="Evaluations: run, compare, list.")
@@ -37,6 +47,13 @@ def show_value(metric: str, value: float) -> str:
     if unit == "ms":
         return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.2f} s"
     return show_usd(round(value * NUSD_PER_USD)) if unit == "USD" else f"{value:.2f}"
+
+
+def show_difference(metric: str, value: float) -> str:
+    """Signed, in the metric's unit: `+0.031`, `-6.21 s`, `+$0.0021`."""
+    if scorers.get(metric).unit in ("ms", "USD"):
+        return ("-" if value < 0 else "+") + show_value(metric, abs(value))
+    return f"{value:+.3f}"
 
 
 def show_mean(metric: str, mean: Mean | None) -> str:
@@ -72,7 +89,10 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Ask every question of a dataset, score the answers, store the run; a killed run continues."""
+    """Ask every question of a dataset, score the answers, store the run; a killed run continues.
+
+    Exit 1 when a gate is missed, or when every case failed.
+    """
     thresholds = dict(_threshold(text) for text in minimum or ())
     cases = dataset_cases(dataset)[:limit]
     with local_services() as services, progress_bar(f"eval {target}") as bar:
@@ -89,6 +109,9 @@ def run(
             ),
         )
     ok, reasons = gate(finished, thresholds)
+    if failed := failure(finished):
+        reasons = (failed, *reasons)
+        ok = ok and any(answer.error is None for answer in finished.answers.values())
 
     def render() -> None:
         render_runs([finished])
@@ -102,11 +125,20 @@ def run(
 
 
 def _threshold(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
+    """Checked before anything is asked: a mistake here must not cost a whole run."""
+    name, _, value = (part.strip() for part in text.partition("="))
+    if name not in DEFAULT_METRICS:
+        raise InvalidInput(f"No metric is called {name!r}.", fix=did_you_mean(name, DEFAULT_METRICS))
     try:
-        return name.strip(), float(value)
+        return name, float(value)
     except ValueError:
         raise InvalidInput(f"{text!r} is no gate.", fix="Write it like right_answer=0.8.") from None
+
+
+def failure(run: Run) -> str | None:
+    """How many cases got no answer, and why the first of them did not; None when all got one."""
+    errors = [a.error for a in run.answers.values() if a.error is not None]
+    return f"{len(errors)} of {len(run.answers)} cases failed; the first: {errors[0]}" if errors else None
 
 
 def render_runs(runs: list[Run], metrics: Sequence[str] | None = None) -> None:
@@ -168,8 +200,8 @@ def render_comparison(results: tuple[Comparison, ...], metrics: Sequence[str] | 
     for r in results:
         if metrics is not None and r.metric not in metrics:
             continue
-        difference = "–" if r.difference is None else f"{r.difference:+.3f}"
-        interval = f"[{r.ci95[0]:+.3f}, {r.ci95[1]:+.3f}]" if r.ci95 else ""
+        difference = "–" if r.difference is None else show_difference(r.metric, r.difference)
+        interval = f"[{', '.join(show_difference(r.metric, bound) for bound in r.ci95)}]" if r.ci95 else ""
         means = (show_mean(r.metric, r.a), show_mean(r.metric, r.b))
         rows.append((LABELS.get(r.metric, r.metric), *means, f"{difference} {interval}", r.verdict))
     table(["metric", ">a", ">b", ">b - a (95 %)", "verdict"], rows, "The runs share no scored case.")

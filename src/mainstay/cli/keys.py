@@ -59,7 +59,7 @@ def create(
 def list_keys(json: JsonFlag = False) -> None:
     """List keys, newest first."""
     with local_stores() as stores:
-        keys = stores.keys.list()
+        keys = stores.keys.list()[::-1]
     rows = [
         (
             k.id,

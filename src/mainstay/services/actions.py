@@ -11,9 +11,11 @@ from mainstay.core.errors import NotFound
 from mainstay.evaluate import Case, Run, run_dataset
 from mainstay.govern import SYSTEM, Identity, apply_retention, local_identity
 from mainstay.knowledge import DocumentVersion, ListedDocument
+from mainstay.models import UnknownModel
 from mainstay.services.container import Services
 from mainstay.services.folder import local_key_path
 from mainstay.serving import Replayed, app_caller, replay
+from mainstay.serving.errors import ModelNotFound
 
 _TRACE_WAIT_S = 30.0
 
@@ -41,12 +43,18 @@ async def evaluate_app(
     progress: Callable[[int], None],
     nonce: str = "",
 ) -> Run:
-    """Ask every case of `target`, score and store; a run with the same nonce goes on where it was cut off."""
+    """Ask every case of `target`, score and store; a run with the same nonce goes on where it was cut off.
+
+    Raises ModelNotFound before anything is asked or stored when nothing is called `target`.
+    """
     await asyncio.to_thread(services.refresher.refresh)
-    runnable = services.snapshots.current.resolve(target)
+    snapshot = services.snapshots.current
+    runnable = snapshot.resolve(target)
     pinned, digest = target, ""
     if runnable is not None:  # name the release itself: the pointer may move while the run goes on
         pinned, digest = f"{runnable.release.app}@r{runnable.release.number}", runnable.release.digest
+    else:
+        _require_model(services, target, (*snapshot.runnables, *snapshot.models))
     return await run_dataset(
         cases,
         pinned,
@@ -59,6 +67,13 @@ async def evaluate_app(
         concurrency=services.settings.engine_slots,
         progress=progress,
     )
+
+
+def _require_model(services: Services, name: str, known: Sequence[str]) -> None:
+    try:
+        services.catalog.resolve(name)
+    except UnknownModel as error:
+        raise ModelNotFound(name, known, error.how_to_know) from error
 
 
 async def replay_trace(services: Services, actor: Identity, trace_id: str, on: str | None) -> Replayed:
