@@ -182,6 +182,23 @@ def test_promoting_asks_and_says_what_will_happen(open_page: OpenPage) -> None:
     shoot(page, "desk-light", "promote")
 
 
+@pytest.mark.parametrize(("width", "theme"), [("desk", "light"), ("phone", "dark")])
+def test_rolling_back_names_the_release_it_goes_back_to(open_page: OpenPage, width: str, theme: str) -> None:
+    page = open_page("/apps/handbook-bot", width=width, theme=theme)
+    page.get_by_label("Environment production").get_by_text("Roll back…").click()
+    expect(page.get_by_text("production goes back from r2 to r1")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    shoot(page, f"{width}-{theme}", "roll-back")
+
+
+def test_moving_a_head_asks_within_its_panel(open_page: OpenPage) -> None:
+    page = open_page("/knowledge/handbook")
+    page.get_by_text("Make it the head…").first.click()
+    expect(page.get_by_text("The next release pins #1")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    shoot(page, "desk-light", "head")
+
+
 def test_five_questions_with_the_keyboard_alone(open_page: OpenPage, world: World) -> None:
     page = open_page("/")
     page.keyboard.press("g")

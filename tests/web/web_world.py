@@ -262,11 +262,13 @@ def _release(world: World, project_dir: Path, numbers: tuple[int, int], note: st
 
 
 def add_traffic(world: World) -> None:
-    """A day of requests: questions to both releases, plain calls, one that failed, one with a card number."""
+    """Two days of requests: questions to both releases, plain calls, one that failed, one with a card number."""
     for index, question in enumerate(QUESTIONS):
         world.ask("handbook-bot" if index % 3 else "handbook-bot@r1", question)
         for hour in range(index % 3, 24, 2 + index % 4):
             world.again(hour + 0.05 * index, slower=1 + (hour * 7 + index * 3) % 5)
+        for hour in range(26, 46, 3 + index % 3):
+            world.again(hour + 0.05 * index, slower=1 + (hour * 5 + index) % 3)
     world.ask("acme/chat", "Say good morning to the night shift.")
     for hour in (1, 2, 5, 9, 14, 30, 55, 80, 130):
         world.again(hour, slower=3)
@@ -280,10 +282,12 @@ def add_traffic(world: World) -> None:
 
 def add_keys(world: World) -> None:
     keys = world.services.keys
-    keys.create(
+    shop, _ = keys.create(
         world.actor, "web shop", models=("handbook-bot",), budget_nusd=25_000_000_000, requests_per_minute=60
     )
-    keys.create(world.actor, "night report", role="viewer")
+    ledger = world.services.deps.ledger
+    ledger.settle(ledger.reserve(shop, 21_100_000_000, 0), 21_100_000_000)
+    keys.create(world.actor, "night report", role="viewer", budget_nusd=2_000_000_000, budget_window="day")
     old, _ = keys.create(world.actor, "old notebook")
     keys.revoke(world.actor, old.id)
 

@@ -51,8 +51,10 @@ def points(now: float | None, before: float | None, earlier: Earlier, up_is: UpI
     return _changed(moved, text if moved else NONE, formats.share_text(before), earlier, up_is)
 
 
-def difference(now: int, before: int, earlier: Earlier, up_is: UpIs) -> Markup:
+def difference(now: int, before: int | None, earlier: Earlier, up_is: UpIs) -> Markup:
     """Of counts too small for per cent."""
+    if before is None:
+        return formats.dash(earlier.unknown)
     return _changed(
         now - before,
         f"{now - before:+,d}" if now != before else NONE,

@@ -223,7 +223,7 @@ def _worth(shown: Numbers, budget: str | None) -> tuple[Metric, ...]:
         Metric(
             "Guard hits",
             formats.count(_count(last, "guard_hits")),
-            difference(_count(last, "guard_hits"), _count(before, "guard_hits"), BEFORE, "bad"),
+            difference(_count(last, "guard_hits"), before.guard_hits if before else None, BEFORE, "bad"),
             spark_bars([h.guard_hits if h else None for h in hours], "Guard findings per hour"),
         ),
     )
