@@ -95,6 +95,14 @@ def test_a_light_command_loads_no_heavy_part(words: list[str], tmp_path: Path) -
     assert loaded_by(words, tmp_path) & {*HEAVY, "sqlalchemy"} == set()
 
 
+@pytest.mark.parametrize("words", [["audit", "list"], ["key", "list"], ["trace", "list"]], ids=" ".join)
+def test_a_command_on_what_is_stored_loads_neither_models_nor_gateway(
+    words: list[str], tmp_path: Path
+) -> None:
+    loaded_by(["key", "create", "shop"], tmp_path)  # the first command makes the database
+    assert loaded_by(words, tmp_path) & {*HEAVY, "alembic"} == set()
+
+
 def loaded_by(words: list[str], folder: Path) -> set[str]:
     """Names of the modules a command has imported when it ends, in a process of its own."""
     code = (
