@@ -72,7 +72,48 @@ def test_links_that_lead_outside_are_not_read(folder: Path, tmp_path: Path) -> N
     listing = FolderSource([folder]).list()
 
     assert [f.uri for f in listing.files] == ["inside.md", "real.md"]
-    assert [f.uri for f in listing.failed] == ["dangling.md"]
+    assert [f.uri for f in listing.failed] == ["dangling.md", "evil.md", "linked", "pipe.md"]
+    assert all(f.reason and f.fix for f in listing.failed)
+
+
+def test_links_in_a_circle_fail_alone(folder: Path) -> None:
+    write(folder, "a.md")
+    (folder / "one.md").symlink_to("two.md")
+    (folder / "two.md").symlink_to("one.md")
+    (folder / "here").symlink_to(".")
+
+    listing = FolderSource([folder]).list()
+
+    assert [f.uri for f in listing.files] == ["a.md"]
+    assert [f.uri for f in listing.failed] == ["here", "one.md", "two.md"]
+
+
+def test_of_two_names_that_are_written_alike_one_is_read_and_one_is_reported(folder: Path) -> None:
+    write(folder, "\u00e9.md", "e\u0301.md", "x.md")
+
+    listing = FolderSource([folder]).list()
+
+    assert [f.uri for f in listing.files] == ["x.md", "\u00e9.md"]
+    assert [f.uri for f in listing.failed] == ["\u00e9.md"]
+
+
+def test_control_characters_of_a_name_are_shown_as_escapes(folder: Path) -> None:
+    write(folder, "two\nlines.md", "colour\x1b[31m.md")
+
+    listing = FolderSource([folder]).list()
+
+    assert [f.uri for f in listing.files] == ["colour\\x1b[31m.md", "two\\x0alines.md"]
+    assert listing.files[1].read() == b"two\nlines.md"
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(folder: Path) -> None:
+    write(folder, "a.md")
+    (file,) = FolderSource([folder]).list().files
+    (folder / "a.md").unlink()
+    os.mkfifo(folder / "a.md")
+
+    with pytest.raises(InvalidInput, match="pipe"):
+        file.read()
 
 
 def test_equal_paths_of_two_folders_get_the_name_of_their_folder(tmp_path: Path) -> None:
@@ -81,6 +122,14 @@ def test_equal_paths_of_two_folders_get_the_name_of_their_folder(tmp_path: Path)
     source = FolderSource([tmp_path / "one/docs", tmp_path / "two/docs", tmp_path / "c.md"])
 
     assert uris(source) == ["b.md", "c.md", "one/docs/a.md", "two/docs/a.md"]
+
+
+def test_a_file_that_is_named_beside_its_folder_is_listed_once(folder: Path) -> None:
+    write(folder, "a.md", "b.md")
+
+    listing = FolderSource([folder, folder / "a.md"]).list()
+
+    assert ([f.uri for f in listing.files], listing.failed) == (["a.md", "b.md"], ())
 
 
 def test_large_files_are_listed_as_failed(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import unicodedata
 from collections import Counter
@@ -17,6 +18,9 @@ from mainstay.knowledge.types import FailedDocument, SourceFile, SourceListing
 
 SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 URI_CHARS_MAX = 1000
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+_COPY_INSTEAD = "Put a copy in its place, or leave it out with an exclude pattern."
+_NO_FILE = "It is no file but a pipe, a socket or a device."
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,9 @@ class FolderSource:
             for item in self._walk(root):
                 (found if isinstance(item, _Found) else failed).append(item)  # type: ignore[arg-type]
         files = []
-        for uri, item in self._named(found):
-            problem = self._problem(uri, item)
+        taken: dict[str, Path] = {}
+        for uri, item in self._named(list(dict.fromkeys(found))):
+            problem = self._problem(uri, item, taken.setdefault(uri, item.path))
             if problem is not None:
                 failed.append(problem)
             else:
@@ -83,7 +88,8 @@ class FolderSource:
         unreachable: list[OSError] = []
         for folder, names, files in os.walk(root, onerror=unreachable.append):
             names[:] = sorted(name for name in names if not name.startswith("."))
-            for name in sorted(files):
+            links = [name for name in names if (Path(folder) / name).is_symlink()]
+            for name in sorted([*files, *links]):
                 if not name.startswith("."):
                     yield from self._look(root, Path(folder) / name, resolved)
         for error in unreachable:
@@ -99,16 +105,25 @@ class FolderSource:
         if not self._included(relative) or self._excluded(relative):
             return
         try:
+            status = path.stat()  # before `resolve`, which has an error of its own for links in a circle
             if path.is_symlink() and not path.resolve(strict=True).is_relative_to(resolved_root):
-                return
-            status = path.stat()
+                yield FailedDocument(relative, "It is a link that leads out of its folder.", _COPY_INSTEAD)
+            elif stat.S_ISREG(status.st_mode):
+                yield _Found(root, path, relative, status.st_size)
+            elif stat.S_ISDIR(status.st_mode):
+                yield FailedDocument(
+                    relative, "It is a link to a folder; those are not entered.", _COPY_INSTEAD
+                )
+            else:
+                yield FailedDocument(relative, _NO_FILE, "Leave it out with an exclude pattern.")
         except OSError as error:
             yield FailedDocument(relative, f"{error.strerror}.", "Check the file and its permissions.")
-            return
-        if stat.S_ISREG(status.st_mode):
-            yield _Found(root, path, relative, status.st_size)
 
-    def _problem(self, uri: str, item: _Found) -> FailedDocument | None:
+    def _problem(self, uri: str, item: _Found, bearer: Path) -> FailedDocument | None:
+        """Why a file is not offered; `bearer` is the first file of that uri."""
+        if item.path != bearer:
+            reason = f"Another file has the same name once written alike: {bearer.name!a}."
+            return FailedDocument(uri, reason, "Rename one of them, or give them to two corpora.")
         if item.size_bytes > self._limit:
             reason = f"The file has {item.size_bytes:,} bytes; the limit is {self._limit:,}."
             return FailedDocument(uri, reason, "Split it, or leave it out with an exclude pattern.")
@@ -119,25 +134,17 @@ class FolderSource:
 
     def _named(self, found: Sequence[_Found]) -> Iterator[tuple[str, _Found]]:
         """(uri, file): the relative path, with its folder's name where another folder has the same path."""
-        counts = Counter(item.relative for item in found)
+        counts = Counter(relative for _, relative in {(item.root, item.relative) for item in found})
         names = _distinct_names(self._paths)
-        uris: dict[str, _Found] = {}
         for item in found:
             clash = counts[item.relative] > 1
-            uri = f"{names[item.root]}/{item.relative}" if clash else item.relative
-            if uri in uris:
-                raise InvalidInput(
-                    f"{item.path} and {uris[uri].path} would both be called {uri!r}.",
-                    fix="Rename one of them, or give them to two corpora.",
-                )
-            uris[uri] = item
-        yield from uris.items()
+            yield f"{names[item.root]}/{item.relative}" if clash else item.relative, item
 
 
 def _uri(path: Path) -> str:
-    """NFC with slashes; bytes of a name that are no text are shown as escapes."""
+    """NFC with slashes; control characters, and bytes of a name that are no text, are shown as escapes."""
     shown = os.fsencode(path.as_posix()).decode("utf-8", errors="backslashreplace")
-    return unicodedata.normalize("NFC", shown)
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", unicodedata.normalize("NFC", shown))
 
 
 def _distinct_names(roots: Sequence[Path]) -> dict[Path, str]:
@@ -150,7 +157,10 @@ def _distinct_names(roots: Sequence[Path]) -> dict[Path, str]:
 
 
 def _read(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
+    # A pipe that took the file's place must not make us wait for its writer.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise InvalidInput(_NO_FILE, fix="Leave it out with an exclude pattern.")
         data = file.read(limit + 1)
     if len(data) > limit:
         raise TooLarge(f"The file grew beyond the limit of {limit:,} bytes.", fix="Split it.")
