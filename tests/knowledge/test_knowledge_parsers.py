@@ -247,3 +247,33 @@ def test_the_example_handbook_reads_well() -> None:
     assert "Event: Own wedding; Days of special leave: 3; Proof needed: Certificate" in guide.text
     assert "Sailings today" not in incident.text
     assert (2, "Severity levels") in titles(incident)
+
+
+def test_closing_marks_are_no_part_of_a_markdown_heading_unless_they_touch_it() -> None:
+    parsed = parse(b"# One ##\n\n## C#\n\n### \n\n#Not\n\n#\tTab\n\n## Two # three #", "a.md")
+
+    assert titles(parsed) == [(1, "One"), (2, "C#"), (1, "Tab"), (2, "Two # three")]
+
+
+@pytest.mark.parametrize(
+    ("data", "uri"),
+    [
+        (b"# x" + b" " * 300_000 + b"y", "a.md"),
+        (b"---\ntitle: x" + b" " * 300_000 + b"y\n---\nText.", "a.md"),
+        (b"1" * 120_000 + b"a,b\n1,2", "a.csv"),
+        (b",x" * 50_000 + b"\n" + b"a,b\n" * 20_000, "a.csv"),
+    ],
+    ids=["heading", "front matter", "header of digits", "short rows below a wide one"],
+)
+def test_odd_texts_are_read_in_linear_time(data: bytes, uri: str) -> None:
+    """Quadratic time would be minutes here."""
+    assert parse(data, uri).text
+
+
+def test_a_csv_of_very_many_columns_is_read() -> None:
+    names = [f"c{n}" for n in range(100_000)]
+
+    parsed = parse(f"{','.join(names)}\n{'v,' * 99_999}v\n".encode(), "a.csv")
+
+    assert parsed.text.startswith("c0: v; c1: v;")
+    assert parsed.text.endswith("c99999: v")

@@ -79,3 +79,21 @@ def test_binary_data_is_refused_with_a_fix() -> None:
     with pytest.raises(ParseError, match="binary") as caught:
         decode(bytes(range(256)) * 10)
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("text", ["\ufeff\ufeffa", "\n\ufeffa", "\x00\ufeffa", "\ufeff \n\ufeff\na"])
+def test_marks_of_byte_order_go_however_many_there_are(text: str) -> None:
+    assert canonical(text) == "a"
+
+
+def test_long_runs_of_spaces_are_read_in_linear_time() -> None:
+    """Quadratic time would be minutes here."""
+    run = " " * 300_000
+
+    assert canonical(f"x{run}y") == f"x{run}y"
+    assert canonical(f"x{run}\ny{run}") == "x\ny"
+
+
+def test_bytes_full_of_control_characters_are_no_text() -> None:
+    with pytest.raises(ParseError, match="binary"):
+        decode(bytes(range(1, 256)) * 40)

@@ -16,6 +16,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SAMPLE_BYTES = 64 * 1024
+_CONTROLS_SHARE_MAX = 0.02
 _WESTERN = frozenset("äöüßÄÖÜéèêëÉÈàâáãçÇîïíìôóòõûùúñÑåÅæÆøØœŒ¿¡«»‹›–—‘’“”„‚€£§°…·•©®™²³½¼´\xa0\xad")
 
 
@@ -29,6 +30,8 @@ def decode(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
+        if _controls(data[:_SAMPLE_BYTES]) > _CONTROLS_SHARE_MAX:
+            raise _binary() from None
         return data.decode(_legacy_encoding(data), errors="replace")
 
 
@@ -47,8 +50,17 @@ def _wide_encoding(sample: bytes) -> str:
     even, odd = sample[0::2].count(0), sample[1::2].count(0)
     most, least = max(even, odd), min(even, odd)
     if most < 0.4 * len(sample) / 2 or least > 0.05 * len(sample) / 2:
-        raise ParseError("The file is binary, not text.", fix="Give it the ending of its real format.")
+        raise _binary()
     return "utf-16-be" if even > odd else "utf-16-le"
+
+
+def _controls(sample: bytes) -> float:
+    """The share of control bytes that no text has."""
+    return sum(byte < 0x20 and byte not in b"\t\n\v\f\r\x1b" for byte in sample) / len(sample)
+
+
+def _binary() -> ParseError:
+    return ParseError("The file is binary, not text.", fix="Give it the ending of its real format.")
 
 
 def _legacy_encoding(data: bytes) -> str:

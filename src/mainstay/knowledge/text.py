@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import chain, repeat
 
 from mainstay.knowledge.types import Heading, PageSpan, ParsedText
 
@@ -12,7 +13,7 @@ _LINE_ENDS = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f\xad]")  # and soft hyphens, which only say where to break
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-_TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
+_TRAILING = re.compile(r"(?<![ \t])[ \t]+$", re.MULTILINE)  # each run is tried once, from its start
 _BLANK_LINES = re.compile(r"\n{3,}")
 _NUMBER = re.compile(r"[^A-Za-z]*\d[^A-Za-z]*$")
 _LONGEST_COLUMN_NAME = 80
@@ -23,10 +24,10 @@ def canonical(text: str) -> str:
 
     Zero-width and other format characters stay: they are for the guard to see. Idempotent.
     """
-    text = _LINE_ENDS.sub("\n", text.removeprefix("\ufeff"))
+    text = _LINE_ENDS.sub("\n", text)
     text = _SURROGATES.sub("\ufffd", _CONTROLS.sub("", text))
     text = unicodedata.normalize("NFC", _ODD_SPACES.sub(" ", text))
-    return _BLANK_LINES.sub("\n\n", _TRAILING.sub("", text)).strip("\n")
+    return _BLANK_LINES.sub("\n\n", _TRAILING.sub("", text).lstrip("\n\ufeff").rstrip("\n"))
 
 
 def fold(text: str) -> str:
@@ -118,13 +119,12 @@ def looks_like_header(rows: Sequence[Sequence[str]]) -> bool:
     return (
         named
         and len(rows) > 1
-        and not any(_NUMBER.match(cell) or len(cell) > _LONGEST_COLUMN_NAME for cell in first)
+        and not any(len(cell) > _LONGEST_COLUMN_NAME or _NUMBER.match(cell) for cell in first)
     )
 
 
 def _named_row(names: Sequence[str], row: Sequence[str]) -> str:
-    padded = [*names, *[""] * (len(row) - len(names))]
-    pairs = zip(padded, row, strict=False)
+    pairs = zip(chain(names, repeat("")), row, strict=False)
     return "; ".join(f"{name}: {cell}" if name else cell for name, cell in pairs if cell)
 
 

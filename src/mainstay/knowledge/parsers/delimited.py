@@ -40,7 +40,10 @@ def _delimiter(text: str) -> str:
     sample = "\n".join(text.splitlines()[:_SAMPLE_LINES])
 
     def regularity(delimiter: str) -> tuple[float, int]:
-        widths = Counter(len(row) for row in _rows(sample, delimiter))
+        try:
+            widths = Counter(len(row) for row in _rows(sample, delimiter))
+        except ParseError:  # a long line that this one does not cut
+            return 0.0, 0
         width, lines = max(widths.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
         return (lines / max(1, widths.total()) if width > 1 else 0.0, width)
 

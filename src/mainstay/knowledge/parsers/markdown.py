@@ -15,8 +15,8 @@ from mainstay.knowledge.text import canonical, fold
 from mainstay.knowledge.types import Heading, ParsedText
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?P<fields>.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_TITLE_FIELD = re.compile(r"^title:[ \t]*(?P<quote>[\"']?)(?P<title>.+?)(?P=quote)[ \t]*$", re.MULTILINE)
-_ATX = re.compile(r" {0,3}(?P<marks>#{1,6})(?:[ \t]+(?P<title>.*?))?(?:[ \t]+#+)?[ \t]*$")
+_TITLE_FIELD = re.compile(r"^title:[ \t]*(?P<quote>[\"']?)(?P<title>.+?)(?P=quote)$", re.MULTILINE)
+_ATX = re.compile(r" {0,3}(?P<marks>#{1,6})(?P<title>[ \t].*|)$")
 _SETEXT = re.compile(r" {0,3}(?P<line>=+|-{2,})[ \t]*$")
 _FENCE = re.compile(r" {0,3}(?P<fence>`{3,}|~{3,})")
 _NOT_A_PARAGRAPH = re.compile(r" {4}|\t| {0,3}(?:[-*+>|]|\d+[.)]|#{1,6} |`{3}|~{3})")
@@ -66,13 +66,19 @@ def _headings(text: str) -> Iterator[Heading]:
 def _heading_at(line: str, previous: str, start: int) -> Heading | None:
     atx = _ATX.match(line)
     if atx is not None:
-        title = fold(atx["title"] or "")
+        title = fold(_without_closing_marks(atx["title"]))
         return Heading(len(atx["marks"]), title, start, start + len(line)) if title else None
     setext = _SETEXT.match(line)
     if setext is None or not previous.strip() or _NOT_A_PARAGRAPH.match(previous):
         return None
     level = 1 if setext["line"][0] == "=" else 2
     return Heading(level, fold(previous), start - len(previous) - 1, start + len(line))
+
+
+def _without_closing_marks(title: str) -> str:
+    """`# Title ##` is closed by marks that stand apart; those of `# C#` belong to it."""
+    bare = title.rstrip().rstrip("#")
+    return bare if not bare or bare[-1].isspace() else title
 
 
 registry.register("markdown")(MarkdownParser())
