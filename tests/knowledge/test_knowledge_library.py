@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -24,9 +24,13 @@ from mainstay.knowledge import (
     ChunkSettings,
     FolderSource,
     Library,
+    ParsedText,
     SyncReport,
+    WorkerLimits,
+    parser_for,
     pipeline_fingerprint,
 )
+from mainstay.knowledge import sync as sync_module
 
 Syncer = Callable[[Library], SyncReport]
 
@@ -189,6 +193,48 @@ def test_unreadable_documents_are_reported_and_the_rest_is_synced(
         ["binary.txt", "blank.txt", "broken.docx", "broken.pdf", "empty.md", "picture.png"]
     )
     assert all(failure.reason and failure.fix for failure in report.failed)
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """A third-party parser with a bug, registered for one test."""
+
+    name: str = "faulty"
+    version: str = "1"
+    media_types: dict[str, str] = field(default_factory=lambda: {".faulty": "text/x-faulty"})
+    isolated: bool = False
+
+    def parse(self, data: bytes, uri: str) -> ParsedText:
+        raise KeyError("\ud800 oops")
+
+
+def test_a_parser_with_a_bug_fails_its_document_alone(
+    library: Library, folder: Path, sync: Syncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        sync_module, "parser_for", lambda uri: Faulty() if "faulty" in uri else parser_for(uri)
+    )
+    (folder / "a.faulty").write_text("One.")
+    (folder / "b.md").write_text("Two.")
+
+    report = sync(library)
+
+    assert report.added == ("b.md",)
+    assert [failure.uri for failure in report.failed] == ["a.faulty"]
+    assert "KeyError" in report.failed[0].reason
+
+
+def test_a_large_text_is_parsed_under_the_limits_of_the_worker(
+    folder: Path, tmp_path: Path, actor: Identity, sqlite_database: Database
+) -> None:
+    (folder / "large.md").write_text("A line of text.\n" * 80_000)
+    (folder / "small.md").write_text("Small.")
+    library = Library(sqlite_database, BlobStore(tmp_path / "blobs"), limits=WorkerLimits(time_s=0.0))
+
+    report = library.sync(actor, "handbook", FolderSource([folder]))
+
+    assert report.added == ("small.md",)
+    assert "longer than 0 seconds" in report.failed[0].reason
 
 
 def test_progress_counts_every_document_once(library: Library, folder: Path, actor: Identity) -> None:

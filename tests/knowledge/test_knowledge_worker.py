@@ -8,6 +8,7 @@ import pytest
 from knowledge_documents import make_docx, make_pdf, pdf_lines
 
 from mainstay.knowledge import ParsedText, ParseError, ParseWorker, WorkerLimits, parser_for
+from mainstay.knowledge.parsers import worker as worker_module
 
 HOSTILE = """
 import os, time
@@ -111,3 +112,13 @@ def test_the_worker_answers_as_the_parser_does_here(worker: ParseWorker, uri: st
             return error.message, error.fix
 
     assert outcome(worker.parse, parser, data, uri) == outcome(parser.parse, data, uri)
+
+
+def test_a_file_that_stands_for_too_much_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "TEXT_CHARS_MAX", 1000)
+    table = ",".join(f"{n}".rjust(70, "c") for n in range(10)) + "\n" + "1,1,1,1,1,1,1,1,1,1\n" * 2
+    parser = parser_for("a.csv")
+    assert parser is not None
+
+    with pytest.raises(ParseError, match="the limit is 1,000"):
+        worker_module.parse_here(parser, table.encode(), "a.csv")

@@ -25,7 +25,7 @@ from mainstay.knowledge.parsers import (
     parser_for,
     registry,
 )
-from mainstay.knowledge.parsers.worker import ParseWorker, WorkerLimits
+from mainstay.knowledge.parsers.worker import ParseWorker, WorkerLimits, parse_here
 from mainstay.knowledge.store import KnowledgeStore
 from mainstay.knowledge.types import (
     ChunkSettings,
@@ -41,6 +41,8 @@ from mainstay.knowledge.types import (
 
 BATCH_DOCUMENTS = 32
 BATCH_BYTES = 32 * 1024 * 1024
+PARSED_HERE_BYTES_MAX = 1024 * 1024
+"""Larger files go to the worker whatever their kind, for its limits on time and memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,15 +235,12 @@ class Sync:
 def _parsed(read: _Read, worker: ParseWorker) -> ParsedText:
     if not read.data:
         raise ParseError("The file is empty.", fix="Fill it or remove it.")
-    parse = worker.parse if read.parser.isolated else _parse_here
+    isolated = read.parser.isolated or len(read.data) > PARSED_HERE_BYTES_MAX
+    parse = worker.parse if isolated else parse_here
     parsed = parse(read.parser, read.data, read.file.uri)
     if not parsed.text.strip():
         raise ParseError("The document holds no text.", fix="Fill it or remove it.")
     return parsed
-
-
-def _parse_here(parser: Parser, data: bytes, uri: str) -> ParsedText:
-    return parser.parse(data, uri)
 
 
 def version_id(

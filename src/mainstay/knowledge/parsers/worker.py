@@ -24,6 +24,9 @@ from mainstay.knowledge.parsers.base import ParseError, Parser, registry
 from mainstay.knowledge.types import ParsedText
 
 START_TIME_S = 60.0
+TEXT_CHARS_MAX = 64 * 1024 * 1024
+"""A few bytes can stand for a lot of text: repeated column names, a compressed archive."""
+_REPLY_BYTES_MAX = 8 * TEXT_CHARS_MAX
 _KEPT_VARIABLES = (
     "PATH",
     "HOME",
@@ -87,7 +90,7 @@ class ParseWorker:
         try:
             connection.send_bytes(msgspec.msgpack.encode(_Job(parser.name, uri, data)))
             in_time = connection.poll(self._limits.time_s)
-            reply = msgspec.msgpack.decode(connection.recv_bytes(), type=_Reply) if in_time else None
+            reply = _reply(connection.recv_bytes(_REPLY_BYTES_MAX)) if in_time else None
         except (EOFError, OSError, msgspec.MsgspecError) as error:
             self._stop()
             raise ParseError(
@@ -176,11 +179,28 @@ def serve(connection: Connection, time_s: float) -> None:
 
 def _answer(job: _Job) -> _Reply:
     try:
-        return _Reply(parsed=registry.get(job.parser).parse(job.data, job.uri))
+        return _Reply(parsed=parse_here(registry.get(job.parser), job.data, job.uri))
     except ParseError as error:
         return _Reply(failure=_Failure(error.message, error.fix))
-    except MemoryError:
-        return _Reply(failure=_Failure("Reading it needs too much memory.", "Split the document."))
+
+
+def _reply(message: bytes) -> _Reply:
+    return msgspec.msgpack.decode(message, type=_Reply)
+
+
+def parse_here(parser: Parser, data: bytes, uri: str) -> ParsedText:
+    """Parse in this process. Raises ParseError whatever goes wrong, and for more text than `TEXT_CHARS_MAX`."""
+    try:
+        parsed = parser.parse(data, uri)
+    except ParseError:
+        raise
+    except MemoryError as error:
+        raise ParseError("Reading it needs too much memory.", fix="Split the document.") from error
     except Exception as error:  # the boundary to foreign parsers; the report shows it
-        reason = f"The parser {job.parser} failed: {type(error).__name__}: {str(error)[:200]}"
-        return _Reply(failure=_Failure(reason, "Save the document again, or in another format."))
+        shown = str(error)[:200].encode("utf-8", "backslashreplace").decode("utf-8")
+        reason = f"The parser {parser.name} failed: {type(error).__name__}: {shown}"
+        raise ParseError(reason, fix="Save the document again, or in another format.") from error
+    if len(parsed.text) > TEXT_CHARS_MAX:
+        reason = f"It holds {len(parsed.text):,} characters of text; the limit is {TEXT_CHARS_MAX:,}."
+        raise ParseError(reason, fix="Split the document.")
+    return parsed
