@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from mainstay import __version__, api, web
+from mainstay.core.errors import TooLarge
 from mainstay.services import Services
 
 Scope = MutableMapping[str, Any]
@@ -23,14 +24,37 @@ def build_app(services: Services) -> AsgiApp:
     """One ASGI application for both planes. Requests of the data plane meet no framework."""
     control = build_control_app(services)
     gateway = services.gateway
+    limit_bytes = services.settings.body_limit_mb << 20
 
     async def mainstay(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(GATEWAY_PATHS):
+        if scope["type"] == "http" and _is_gateway(scope["path"]):
             await gateway(scope, receive, send)
         else:
-            await control(scope, receive, send)
+            await control(scope, bounded(receive, limit_bytes), send)
 
     return mainstay
+
+
+def _is_gateway(path: str) -> bool:
+    return any(path == known or path.startswith(f"{known}/") for known in GATEWAY_PATHS)
+
+
+def bounded(receive: Receive, limit_bytes: int) -> Receive:
+    """Raises TooLarge once a body passes the limit: frameworks read it whole, before they ask who sent it."""
+    size = 0
+
+    async def receive_bounded() -> MutableMapping[str, Any]:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit_bytes:
+            raise TooLarge(
+                f"The request body is larger than {limit_bytes:,} bytes.",
+                fix="Send less, or raise the setting body_limit_mb.",
+            )
+        return message
+
+    return receive_bounded
 
 
 def build_control_app(services: Services) -> FastAPI:

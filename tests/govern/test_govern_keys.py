@@ -79,6 +79,8 @@ def test_each_change_is_audited_and_told_to_gateways(database: Database, keys: K
         {"name": "x", "budget_window": "year"},
         {"name": "x", "budget_nusd": -1},
         {"name": "x", "requests_per_minute": 0},
+        {"name": "x", "requests_per_minute": 10**9},
+        {"name": "x", "expires_at_us": 10**30},
         {"name": "x", "expires_at_us": 1},
     ],
 )

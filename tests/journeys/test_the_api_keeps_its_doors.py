@@ -13,6 +13,7 @@ from mainstay.cli.context import actor
 from mainstay.cli.server import RunningServer
 from mainstay.govern import ROLE_PERMISSIONS, Role
 from mainstay.services import wait_for_trace
+from mainstay.serving.snapshot import RefreshFailure
 
 ROUTES = [r for r in api.router().routes if isinstance(r, APIRoute)]
 IDS = [f"{sorted(r.methods)[0]} {r.path}" for r in ROUTES]
@@ -108,3 +109,51 @@ def test_metrics_count_the_requests_of_an_app(server: RunningServer) -> None:
     assert httpx.post(f"{server.base_url}/v1/chat/completions", json=body, headers=headers).status_code == 200
     text = httpx.get(f"{server.base_url}/metrics", headers=headers).text
     assert 'mainstay_requests_total{app="bot",model="local/extractive",release="1",status="ok"} 1.0' in text
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"\xff", 400),
+        (b"[" * 100_000, 400),
+        (b"1" * 10_000, 400),
+        (b'{"name": "x", "budget_usd": "1e999999999"}', 400),
+        (b'{"name": "x", "expires_at_us": 1' + b"0" * 30 + b"}", 400),
+        (b'{"name": "x", "requests_per_minute": 1' + b"0" * 30 + b"}", 400),
+    ],
+)
+def test_a_body_nobody_can_use_is_the_callers_mistake(
+    server: RunningServer, body: bytes, status: int
+) -> None:
+    headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
+    reply = httpx.post(f"{server.base_url}/api/v1/keys", content=body, headers=headers)
+    assert reply.status_code == status
+    assert reply.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_body_without_end_is_cut_off_before_anybody_signs_in(server: RunningServer) -> None:
+    limit = server.services.settings.body_limit_mb << 20
+    reply = httpx.post(
+        f"{server.base_url}/api/v1/keys",
+        content=b" " * (limit + 1),
+        headers={"Content-Type": "application/json"},
+    )
+    assert reply.status_code == 413
+    assert reply.json()["error"]["code"] == "request_too_large"
+
+
+def test_a_number_beyond_the_database_is_the_callers_mistake(server: RunningServer) -> None:
+    headers = {"Authorization": f"Bearer {server.key}"}
+    reply = httpx.get(f"{server.base_url}/api/v1/audit?before=1{'0' * 30}", headers=headers)
+    assert reply.status_code == 400
+
+
+def test_a_server_whose_control_state_is_stale_is_not_ready_and_does_not_say_why(
+    server: RunningServer,
+) -> None:
+    services = server.services
+    services.refresher.close()
+    services.snapshots.failure = RefreshFailure(0, "OperationalError: user=ada host=db-1")
+    reply = httpx.get(f"{server.base_url}/readyz")
+    assert (reply.status_code, reply.json()["status"]) == (503, "stale")
+    assert "db-1" not in reply.text

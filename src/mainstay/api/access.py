@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from mainstay.core.clock import now_us
@@ -58,13 +58,12 @@ class Access:
         if cookie is None:
             return None
         identity = services.sessions.identity(cookie)
-        if identity is not None and request.method not in ("GET", "HEAD"):
-            expected = services.sessions.csrf_token(cookie)
-            if not hmac.compare_digest(request.headers.get("x-csrf-token", "").encode(), expected.encode()):
-                raise PermissionDenied(
-                    "This change came with a session cookie but without its x-csrf-token.",
-                    fix="Programs send an API key as `Authorization: Bearer ms-…` instead of a cookie.",
-                )
+        changes = identity is not None and request.method not in ("GET", "HEAD")
+        if changes and not services.sessions.csrf_ok(cookie, request.headers.get("x-csrf-token", "")):
+            raise PermissionDenied(
+                "This change came with a session cookie but without its x-csrf-token.",
+                fix="Programs send an API key as `Authorization: Bearer ms-…` instead of a cookie.",
+            )
         return identity
 
 
@@ -111,6 +110,10 @@ class ApiRoute(APIRoute):
                 return error_response(InvalidInput(f"{where}: {first['msg']}.", fix="See /api/openapi.json."))
             except MainstayError as error:
                 return error_response(error)
+            except HTTPException as error:  # the framework's own: a body that it could not read
+                return error_response(_unreadable(error))
+            except OverflowError:
+                return error_response(InvalidInput("A number in this request is too large."))
             except Exception as error:  # the boundary of a request: record, then give an id to find it by
                 shown = MainstayError("The server failed.", fix="Its log has the reason under this error id.")
                 log.exception("%s failed, %s: %s", request.url.path, shown.error_id, type(error).__name__)
@@ -120,6 +123,12 @@ class ApiRoute(APIRoute):
 
 
 API_ROUTE_CLASS = ApiRoute
+
+
+def _unreadable(error: HTTPException) -> MainstayError:
+    if isinstance(error.__cause__, MainstayError):  # e.g. TooLarge
+        return error.__cause__
+    return InvalidInput("The request body is not JSON.", fix="Send JSON in UTF-8, not too deeply nested.")
 
 
 def error_response(error: MainstayError) -> Response:

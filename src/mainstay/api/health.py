@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
+import sqlalchemy as sa
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from mainstay import __version__
 from mainstay.api.access import API_ROUTE_CLASS, Parts, Public, Reader, json_response
 from mainstay.core.database import read_change_counter
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(route_class=API_ROUTE_CLASS, tags=["health"])
 
@@ -20,11 +25,17 @@ def alive(_: Public) -> Response:
 
 @router.get("/readyz")
 def ready(services: Parts, _: Public) -> Response:
-    """200 when the database answers and the serving snapshot is fresh, else 503 with the reason."""
-    read_change_counter(services.database)
-    failure = services.snapshots.failure
-    if failure is not None:
-        return json_response({"status": "stale", "reason": failure.reason}, 503)
+    """200 when the database answers and the serving snapshot is fresh, else 503; the log has the reason."""
+    try:
+        read_change_counter(services.database)
+    except sa.exc.SQLAlchemyError as error:
+        log.warning("not ready: %s", error)
+        return json_response(
+            {"status": "unavailable", "reason": "The control database does not answer."}, 503
+        )
+    if services.snapshots.failure is not None:  # anybody may ask: what failed could name hosts and users
+        reason = "The control state could not be read; what was read last is served."
+        return json_response({"status": "stale", "reason": reason}, 503)
     return json_response({"status": "ready", "snapshot": services.snapshots.current.id})
 
 

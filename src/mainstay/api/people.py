@@ -88,7 +88,10 @@ def create_user(new: NewUser, services: Parts, actor: Governor) -> Response:
 
 @router.get("/audit")
 def list_audit(
-    services: Parts, _: Governor, before: int | None = None, limit: Annotated[int, Query(ge=1, le=500)] = 50
+    services: Parts,
+    _: Governor,
+    before: Annotated[int | None, Query(ge=0, lt=1 << 63)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> Response:
     """Newest first; pass the last sequence number as `before` for the next page."""
     return json_response({"entries": services.audit.list(before=before, limit=limit)})

@@ -11,7 +11,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from mainstay.api.access import API_ROUTE_CLASS, Parts, Reader, Writer, json_response
-from mainstay.core.errors import TooLarge
 from mainstay.observe import Attr, TraceFilter, otlp, waterfall
 from mainstay.services import replay_trace
 
@@ -27,7 +26,7 @@ class Replay(BaseModel):
 @router.post("/v1/traces")
 async def ingest(request: Request, services: Parts, _: Writer) -> Response:
     """OTLP/HTTP, protobuf or JSON. Answered only when the spans are in the synced spool."""
-    body = await _bounded_body(request, services.settings.body_limit_mb << 20)
+    body = await request.body()
     content_type = request.headers.get("content-type", "application/x-protobuf")
     decoded = await run_in_threadpool(
         otlp.decode, body, content_type, request.headers.get("content-encoding")
@@ -38,18 +37,6 @@ async def ingest(request: Request, services: Parts, _: Writer) -> Response:
     await asyncio.wrap_future(services.recorder.submit(spans))
     media_type = "application/json" if "json" in content_type else "application/x-protobuf"
     return Response(otlp.partial_success(decoded.rejected, content_type), media_type=media_type)
-
-
-async def _bounded_body(request: Request, limit: int) -> bytes:
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limit:
-            raise TooLarge(
-                f"The body is larger than {limit >> 20} MiB.",
-                fix="Send smaller batches, or raise body_limit_mb.",
-            )
-    return bytes(body)
 
 
 @router.get("/api/v1/traces")

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from mainstay.core.errors import InvalidInput
 
 NUSD_PER_USD = 1_000_000_000
+_NUSD_MAX = 9_000_000_000 * NUSD_PER_USD
+"""What a 64-bit column holds, in round figures."""
 
 
 def nusd_from_usd(usd: str | Decimal | int) -> int:
-    """Exact nano-dollars of a decimal amount. Raises InvalidInput for what is no finite amount."""
+    """Exact nano-dollars of a decimal amount. Raises InvalidInput for what is none, or needs over 64 bits."""
     try:
         amount = Decimal(usd) * NUSD_PER_USD
-    except InvalidOperation as error:
+    except ArithmeticError as error:
         raise InvalidInput(f"{usd!r} is no amount in dollars.", fix="Write it like 12.50.") from error
     if not amount.is_finite():
         raise InvalidInput(f"{usd!r} is no amount in dollars.", fix="Write it like 12.50.")
+    if abs(amount) > _NUSD_MAX:
+        raise InvalidInput("This amount is too large.", fix="Write at most nine billion dollars.")
     return int(amount.to_integral_value())
 
 

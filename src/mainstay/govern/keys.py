@@ -20,6 +20,9 @@ from mainstay.govern.types import ApiKey, Identity, Role
 TOKEN_PREFIX = "ms-"  # noqa: S105  (what secret scanners look for, not a secret)
 _PREFIX_SHOWN = len(TOKEN_PREFIX) + 6
 
+REQUESTS_PER_MINUTE_MAX = 10_000_000
+YEAR_9999_US = 253_370_764_800_000_000
+
 BudgetWindow = Literal["day", "month", "total"]
 
 
@@ -110,10 +113,12 @@ def _check(key: ApiKey) -> None:
         raise InvalidInput(f"{key.budget_window!r} is no budget window.", fix="Use day, month or total.")
     if key.budget_nusd is not None and key.budget_nusd < 0:
         raise InvalidInput("A budget cannot be below zero.")
-    if key.requests_per_minute is not None and key.requests_per_minute < 1:
-        raise InvalidInput("A rate limit is at least one request a minute.")
+    if key.requests_per_minute is not None and not 1 <= key.requests_per_minute <= REQUESTS_PER_MINUTE_MAX:
+        raise InvalidInput(f"A rate limit is from 1 to {REQUESTS_PER_MINUTE_MAX:,} requests a minute.")
     if key.expires_at_us is not None and key.expires_at_us <= key.created_at_us:
         raise InvalidInput("The key would have expired already.", fix="Give a later time.")
+    if key.expires_at_us is not None and key.expires_at_us > YEAR_9999_US:
+        raise InvalidInput("This expiry is past the year 9999.", fix="Give microseconds since 1970.")
 
 
 def _facts(key: ApiKey) -> dict[str, object]:
