@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_money_goes_to_nano_dollars_and_back_exactly() -> None:
     assert [show_usd(n) for n in (None, 0, 2_100_000, 12_400_000_000)] == ["–", "$0", "$0.0021", "$12.40"]
 
 
-@pytest.mark.parametrize("amount", ["", "ten", "NaN", "Infinity"])
+@pytest.mark.parametrize("amount", ["", "ten", "NaN", "Infinity", "1e30", "1e999999999"])
 def test_what_is_no_amount_is_refused(amount: str) -> None:
     with pytest.raises(InvalidInput):
         nusd_from_usd(amount)
@@ -55,6 +56,7 @@ def test_a_secret_cannot_be_printed_formatted_or_pickled() -> None:
 def test_the_master_key_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "master.key"
     assert load_or_create_master_key(path) == load_or_create_master_key(path)
+    assert list(tmp_path.iterdir()) == [path]
     assert path.stat().st_mode & 0o077 == 0
 
 
@@ -75,3 +77,20 @@ def test_a_wrong_name_gets_the_nearest_or_all() -> None:
 def test_a_key_written_twice_is_an_error_with_both_lines() -> None:
     with pytest.raises(ConfigError, match=r"line 3: 'a' is written twice. The first is on line 1"):
         parse_yaml("a: 1\nb: 2\na: 3\n", Path("x.yaml"))
+
+
+def test_a_master_key_cut_short_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "master.key").write_bytes(b"")
+    with pytest.raises(ConfigError, match="0 bytes instead of 32"):
+        load_or_create_master_key(tmp_path / "master.key")
+
+
+def test_processes_that_start_at_once_share_one_master_key(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        keys = set(pool.map(load_or_create_master_key, [tmp_path / "master.key"] * 32))
+    assert len(keys) == 1
+
+
+def test_secrets_beyond_ascii_are_compared() -> None:
+    assert Secret("naïve") == Secret("naïve")
+    assert Secret("naïve") != Secret("naive")

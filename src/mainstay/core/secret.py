@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mainstay.core.content import write_atomically
+from mainstay.core.errors import ConfigError
+
+KEY_BYTES = 32
 
 
 class Secret:
@@ -35,7 +39,7 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and hmac.compare_digest(self._value, other._value)
+        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
 
     def __hash__(self) -> int:
         return hash(self._value)
@@ -52,9 +56,21 @@ def keyed_hash(master: bytes, value: str) -> str:
 
 
 def load_or_create_master_key(path: Path) -> bytes:
-    """32 random bytes in a file of mode 0600, made on first use. Losing it revokes every key and session."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        write_atomically(path, os.urandom(32), mode=0o600)
-        return path.read_bytes()
+    """32 random bytes in a file of mode 0600, made on first use. Losing it revokes every key and session.
+
+    Of two processes that start at once, one makes the key and both use it. Raises ConfigError for another length:
+    a file cut short would sign with next to nothing.
+    """
+    if not path.exists():
+        fresh = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+        write_atomically(fresh, os.urandom(KEY_BYTES), mode=0o600)
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(fresh)  # unlike a rename, it never replaces a key
+        fresh.unlink()
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise ConfigError(
+            f"The master key {path} has {len(key)} bytes instead of {KEY_BYTES}.",
+            fix="Restore it from a backup; a new one would revoke every key and session.",
+        )
+    return key
