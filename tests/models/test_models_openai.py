@@ -28,6 +28,7 @@ from mainstay.models import (
     Usage,
 )
 from mainstay.models.providers import HttpProviderSettings, OpenAiCompatible
+from mainstay.models.providers.openai_wire import MalformedEvent, decode_event, decode_usage
 from support.openai_server import OpenAiServer, Reply
 
 WIRE = Path(__file__).parents[1] / "wire" / "models"
@@ -321,3 +322,19 @@ async def test_an_error_inside_a_stream_is_mapped_like_a_status(provider, upstre
 
     with pytest.raises(ProviderRateLimited):
         await collect(provider)
+
+
+@pytest.mark.parametrize("counts", [(-5, 10), (5, -10), (True, 10), ("5", 10)])
+def test_counts_that_cannot_be_are_no_usage(counts):
+    assert decode_usage({"prompt_tokens": counts[0], "completion_tokens": counts[1]}) is None
+
+
+def test_cached_and_reasoning_tokens_below_zero_count_as_none():
+    details = {"prompt_tokens_details": {"cached_tokens": -9}, "prompt_cache_hit_tokens": -1}
+    details |= {"completion_tokens_details": {"reasoning_tokens": -9}}
+    assert decode_usage({"prompt_tokens": 5, "completion_tokens": 6, **details}) == Usage(5, 6)
+
+
+def test_a_delta_that_is_no_object_is_a_malformed_event():
+    with pytest.raises(MalformedEvent, match="delta"):
+        decode_event('{"choices": [{"delta": "hello"}]}')

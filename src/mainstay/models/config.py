@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
+from urllib.parse import urlsplit
 
 from mainstay.core.errors import did_you_mean
 from mainstay.core.yamlfile import KeyPath, YamlFile
@@ -123,6 +124,10 @@ class _Reader:
         url = self._text(at, body, "base_url")
         if not url.startswith(("http://", "https://")):
             raise self._file.error((*at, "base_url"), "must start with http:// or https://.")
+        if "@" in urlsplit(url).netloc:  # the address is shown to callers in lists and errors
+            raise self._file.error(
+                (*at, "base_url"), "holds a user or password.", fix="Put the key in `api_key_env`."
+            )
         return url.rstrip("/")
 
     def _price(self, at: KeyPath, body: Mapping[str, Any]) -> Price | None:

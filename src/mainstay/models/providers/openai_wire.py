@@ -104,6 +104,8 @@ def _first_choice(choices: list[dict[str, Any]]) -> tuple[str, FinishReason | No
     if not choices:
         return "", None
     delta = choices[0].get("delta") or {}
+    if not isinstance(delta, dict):
+        raise MalformedEvent(f"a delta is no object: {str(delta)[:80]!r}")
     text = _text(delta.get("content")) + _text(delta.get("refusal"))
     reason = choices[0].get("finish_reason")
     return text, None if reason is None else _FINISH.get(str(reason), "stop")
@@ -127,23 +129,23 @@ def decode_usage(usage: object) -> Usage | None:
     """Normal form of a `usage` object; None when it is absent or has no counts."""
     if not isinstance(usage, dict):
         return None
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not isinstance(prompt, int) or not isinstance(completion, int):
+    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if prompt is None or completion is None:
         return None
     cached = _count(usage.get("prompt_tokens_details"), "cached_tokens")
-    if not cached and isinstance(usage.get("prompt_cache_hit_tokens"), int):  # DeepSeek
-        cached = usage["prompt_cache_hit_tokens"]
+    cached = cached or _count(usage, "prompt_cache_hit_tokens") or 0  # DeepSeek
     return Usage(
         input_tokens=prompt,
         output_tokens=completion,
         cached_input_tokens=min(cached, prompt),
-        reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+        reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0,
     )
 
 
-def _count(details: object, name: str) -> int:
+def _count(details: object, name: str) -> int | None:
+    """A count of tokens; None when absent, or when it cannot be one: below zero it would pay money back."""
     value = details.get(name) if isinstance(details, dict) else None
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def decode_error(provider: str, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
