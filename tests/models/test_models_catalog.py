@@ -21,9 +21,9 @@ from mainstay.models import (
     SentenceSelector,
     SourcePassage,
     UnknownModel,
-    count_message_tokens,
     count_tokens,
     install,
+    message_token_ceiling,
     ollama_available,
     ollama_models,
     read_models_config,
@@ -148,6 +148,7 @@ def test_a_route_to_an_unknown_provider_stops_start_up(make):
     ("yaml", "words"),
     [
         ("providers:\n  a: {base_url: ftp://x}", "line 2.*http"),
+        ("providers:\n  a: {base_url: 'http://me:pw@x/v1'}", "line 2.*password.*api_key_env"),
         ("providers:\n  a: {base_url: http://x, modles: []}", "line 2.*Did you mean 'models'"),
         ("providers:\n  local: {base_url: http://x}", "line 2.*local"),
         ("models:\n  a:\n    provider: local", "line 2.*model"),
@@ -225,7 +226,7 @@ def test_tokens_of_remote_models_are_counted_by_a_ceiling(make):
     target = make(environment={"OPENAI_API_KEY": "sk-x"}).resolve("openai/gpt-4o-mini")
 
     assert count_tokens("häßlich", target) == 9
-    assert count_message_tokens((ChatMessage("user", "Hi"),), target) >= 2
+    assert message_token_ceiling((ChatMessage("user", "Hi"),)) >= 2
 
 
 async def test_a_secret_key_is_in_no_representation(make):

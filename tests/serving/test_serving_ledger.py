@@ -325,3 +325,10 @@ def test_a_clock_set_back_locks_nobody_out_for_more_than_a_minute() -> None:
 
 def test_a_key_without_a_limit_is_not_counted() -> None:
     assert RateLimiter().take(api_key(rpm=None)) is None
+
+
+def test_a_rate_above_one_a_microsecond_still_counts() -> None:
+    rates = RateLimiter(lambda: 1_000_000)
+    state = rates.take(api_key(rpm=10**9))
+    assert state is not None
+    assert state.remaining == 10**9 - 1

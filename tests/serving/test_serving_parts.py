@@ -59,6 +59,9 @@ def test_text_parts_are_joined_and_the_newer_token_limit_wins() -> None:
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "assistant", "content": "", "tool_calls": [1]}]}, "messages[0].tool_calls"),
         ({"model": ""}, "model"),
+        ({"model": "m" * 257}, "model"),
+        ({"models": ["acme/large"]}, "models"),
+        ({"plugins": [{"id": "web"}]}, "plugins"),
         ({"n": 2}, "n"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
@@ -238,3 +241,47 @@ def test_a_revoked_key_is_refused_after_the_next_poll(sqlite_database: Database)
     with pytest.raises(Unauthenticated):
         holder.current.identify(keys.hash_token(token.reveal()), 0)
     assert holder.current.id != before.id
+
+
+def test_of_two_refreshes_at_once_the_newer_snapshot_stays() -> None:
+    counter, slow, go_on = [1], threading.Event(), threading.Event()
+    holder = SnapshotHolder(ServingSnapshot("0"))
+
+    def build() -> ServingSnapshot:
+        seen = counter[0]
+        if seen == 1:
+            slow.set()
+            assert go_on.wait(10)
+        return ServingSnapshot(str(seen))
+
+    refresher = Refresher(holder, lambda: counter[0], build)
+    first = threading.Thread(target=refresher.refresh)
+    first.start()
+    assert slow.wait(10)
+    counter[0] = 2
+    second = threading.Thread(target=refresher.refresh)
+    second.start()
+    second.join(0.2)  # were it let through, it would be done by now
+    go_on.set()
+    first.join()
+    second.join()
+    assert holder.current.id == "2"
+
+
+def test_a_database_that_answers_again_ends_the_failure_though_nothing_changed() -> None:
+    broken = [False]
+    holder = SnapshotHolder(ServingSnapshot("0"))
+
+    def read_counter() -> int:
+        if broken[0]:
+            raise OSError("database is locked")
+        return 1
+
+    refresher = Refresher(holder, read_counter, lambda: ServingSnapshot("1"))
+    refresher.refresh()
+    broken[0] = True
+    refresher.refresh()
+    assert holder.failure is not None
+    broken[0] = False
+    assert not refresher.refresh()
+    assert holder.failure is None

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from serving_plane import CHEAP, HANDBOOK, RULES, Plane, api_key, runnable
+from serving_plane import HANDBOOK, RULES, Plane, api_key, runnable
 
 from mainstay.delivery.types import GenerationSettings
 from mainstay.govern.types import Identity
 from mainstay.guard.types import CheckRule, GroundingRule, Policy
-from mainstay.models import ProviderError
-from mainstay.models.types import ChatMessage, Delta, Target
+from mainstay.models import ProviderError, message_token_ceiling
+from mainstay.models.types import ChatMessage, Delta
 from mainstay.observe import Metrics
 from mainstay.observe.types import Attr
 from mainstay.serving import (
@@ -25,7 +25,13 @@ from mainstay.serving import (
     is_refusal,
     replay,
 )
-from mainstay.serving.errors import BadField, ContentBlocked, DeadlineExceeded, UpstreamFailed
+from mainstay.serving.errors import (
+    BadField,
+    ContentBlocked,
+    DeadlineExceeded,
+    RequestExceedsBudget,
+    UpstreamFailed,
+)
 from mainstay.serving.grounding import SentenceCutter
 
 CALLER = Identity("user_1", "Ada", "user", "developer", frozenset({"crew"}))
@@ -302,10 +308,7 @@ async def test_the_hold_grows_to_the_rendered_prompt_and_ends_empty(plane: Plane
 
 
 def _bytes_of(plane: Plane) -> int:
-    from mainstay.models import count_message_tokens
-
-    target = Target("acme/small", plane.model, "small", CHEAP, None, None)
-    return count_message_tokens(plane.model.calls[0].messages, target)
+    return message_token_ceiling(plane.model.calls[0].messages)
 
 
 async def test_a_release_that_caches_answers_each_caller_once(plane: Plane) -> None:
@@ -428,3 +431,25 @@ async def test_a_check_rule_that_only_flags_lets_the_answer_through(plane: Plane
     final = await asked(plane, "When must cars check in, ada@example.com?")
     assert [f.action for f in final.guard] == ["flag"]
     assert final.text == f"{CHECK_IN} [1]"
+
+
+async def test_a_key_keeps_its_models_and_budget_when_it_replays(plane: Plane) -> None:
+    key = api_key(models=("bot",), budget_nusd=10_000_000)
+    caller = Identity(key.id, key.name, "key", key.role)
+    plane.knows(key)
+    plane.model.says(CHECK_IN)
+    await asked(plane)
+    refused = await replay(plane.sink.traces[0], plane.deps, caller, on="acme/small")
+    assert (refused.again.error or "").startswith("model_not_allowed")
+    assert (await replay(plane.sink.traces[0], plane.deps, caller, on="bot")).again.error is None
+    state = plane.deps.ledger.state(key)
+    assert state is not None
+    assert state.spent_nusd == 3000
+
+
+async def test_forwarded_fields_count_into_the_worst_case(plane: Plane) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "description": "long " * 2000}}
+    key = api_key(budget_nusd=500_000)  # 10,000 bytes at 100 nano-dollars each are twice that
+    with pytest.raises(RequestExceedsBudget):
+        await asked(plane, model="acme/small", key=key, extra={"response_format": schema})
+    assert plane.model.calls == []

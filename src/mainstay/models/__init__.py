@@ -22,7 +22,7 @@ from mainstay.models.errors import (
     UnknownModel,
 )
 from mainstay.models.prices import cost_nusd, price_of, worst_case_nusd
-from mainstay.models.tokens import count_message_tokens, count_tokens, estimate_usage
+from mainstay.models.tokens import count_tokens, estimate_usage, message_token_ceiling
 from mainstay.models.types import (
     ChatCall,
     ChatMessage,
@@ -74,10 +74,10 @@ __all__ = [
     "UnknownModel",
     "Usage",
     "cost_nusd",
-    "count_message_tokens",
     "count_tokens",
     "estimate_usage",
     "install",
+    "message_token_ceiling",
     "ollama_available",
     "ollama_models",
     "price_of",

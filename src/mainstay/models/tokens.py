@@ -43,9 +43,9 @@ def count_tokens(text: str, target: Target) -> int:
     return token_ceiling(text)
 
 
-def count_message_tokens(messages: Iterable[ChatMessage], target: Target) -> int:
-    """An upper bound for a whole prompt, with what the chat template adds."""
-    counts = (count_tokens(m.content, target) + MESSAGE_OVERHEAD_TOKENS for m in messages)
+def message_token_ceiling(messages: Iterable[ChatMessage]) -> int:
+    """An upper bound for a whole prompt, with what the chat template adds; no tokenizer is asked."""
+    counts = (token_ceiling(m.content) + MESSAGE_OVERHEAD_TOKENS for m in messages)
     return sum(counts) + MESSAGE_OVERHEAD_TOKENS
 
 

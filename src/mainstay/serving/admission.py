@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import orjson
 
 from mainstay.core.faults import fault
 from mainstay.govern.types import ApiKey
-from mainstay.models import count_message_tokens, worst_case_nusd
+from mainstay.models import message_token_ceiling, worst_case_nusd
 from mainstay.models.types import ChatMessage, Price, Target
 from mainstay.serving.errors import PriceUnknown
 from mainstay.serving.ledger import Hold, Ledger
@@ -33,15 +36,20 @@ def admit(
     target: Target,
     messages: Sequence[ChatMessage],
     max_tokens: int | None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Admission:
-    """Reserve the worst case of the messages as they came. Raises the ledger's refusals, or PriceUnknown."""
+    """Reserve the worst case of the messages as they came, and of `extra` fields that are forwarded with them.
+
+    Raises the ledger's refusals, or PriceUnknown.
+    """
     if not _budgeted(key):
         return Admission(ledger.reserve(key, 0, 0), _asked(target, max_tokens))
     price = _price(target)
-    wanted, least, output = _worst_cases(target, price, messages, max_tokens)
+    tokens = _input_tokens(messages, extra or {})
+    wanted, least, output = _worst_cases(target, price, tokens, max_tokens)
     hold = ledger.reserve(key, wanted, least)
     fault("serving.after_reserve")
-    return Admission(hold, _affordable(hold.nusd, target, price, messages, output))
+    return Admission(hold, _affordable(hold.nusd, price, tokens, output))
 
 
 def fit(
@@ -56,9 +64,10 @@ def fit(
     if not _budgeted(key):
         return admission
     price = _price(target)
-    wanted, least, output = _worst_cases(target, price, messages, max_tokens)
+    tokens = _input_tokens(messages, {})
+    wanted, least, output = _worst_cases(target, price, tokens, max_tokens)
     hold = ledger.resize(key, admission.hold, wanted, least)
-    return Admission(hold, _affordable(hold.nusd, target, price, messages, output))
+    return Admission(hold, _affordable(hold.nusd, price, tokens, output))
 
 
 def _budgeted(key: ApiKey | None) -> bool:
@@ -81,21 +90,20 @@ def _asked(target: Target, max_tokens: int | None) -> int | None:
     return min(max_tokens, target.max_output_tokens)
 
 
-def _worst_cases(
-    target: Target, price: Price, messages: Sequence[ChatMessage], max_tokens: int | None
-) -> tuple[int, int, int]:
+def _input_tokens(messages: Sequence[ChatMessage], extra: Mapping[str, Any]) -> int:
+    """No more than these: by length alone, as an engine's own tokenizer is too slow for the event loop."""
+    return message_token_ceiling(messages) + (len(orjson.dumps(dict(extra))) if extra else 0)
+
+
+def _worst_cases(target: Target, price: Price, tokens: int, max_tokens: int | None) -> tuple[int, int, int]:
     """(nano-dollars at most, nano-dollars of the shortest useful answer, output tokens at most)."""
     output = _asked(target, max_tokens) or target.max_output_tokens or DEFAULT_OUTPUT_TOKENS
-    tokens = count_message_tokens(messages, target)
     least = worst_case_nusd(tokens, min(output, LEAST_OUTPUT_TOKENS), price)
     return worst_case_nusd(tokens, output, price), least, output
 
 
-def _affordable(
-    granted_nusd: int, target: Target, price: Price, messages: Sequence[ChatMessage], output: int
-) -> int:
+def _affordable(granted_nusd: int, price: Price, tokens: int, output: int) -> int:
     """The most output tokens whose worst case the grant covers."""
-    tokens = count_message_tokens(messages, target)
     if worst_case_nusd(tokens, output, price) <= granted_nusd:
         return output
     low, high = 1, output  # the worst case rises with the output: bisect

@@ -31,10 +31,14 @@ async def ask_messages(
     *,
     replay_of: str | None = None,
 ) -> Answered:
-    """One answer. Errors Mainstay raises on purpose end in `Answered.error`; others go on."""
+    """One answer. Errors Mainstay raises on purpose end in `Answered.error`; others go on.
+
+    A caller that is a key keeps its models, its budget and its rate limit here, too.
+    """
     call = Call(
         request=ChatRequest(model=model, messages=tuple(messages)),
         identity=identity,
+        key=deps.snapshots.current.key_of(identity),
         trace_id=new_trace_id(),
         replay_of=replay_of,
         cache="skip",

@@ -34,13 +34,14 @@ async def embed(
 ) -> dict[str, Any]:
     """The response body. Raises BadField, ModelNotAllowed or ModelNotFound; the trace is recorded either way."""
     try:
-        texts, as_base64 = _read(body, embedder, key)
+        # In a thread: the first question about its dimension may load the embedder.
+        texts, as_base64 = await asyncio.to_thread(_read, body, embedder, key)
         assert embedder is not None
         trace.set(Attr.OPERATION, "embeddings")
         trace.set(Attr.REQUEST_MODEL, embedder.name)
         trace.set(Attr.PROVIDER, "local")
         trace.set(Attr.KEY, None if key is None else key.id)
-        vectors, tokens = await asyncio.to_thread(_embed, embedder, texts)
+        vectors, tokens = await asyncio.to_thread(_embed, embedder, texts, as_base64)
         trace.set(Attr.INPUT_TOKENS, tokens)
         trace.set(Attr.COST_NUSD, 0)
     except BaseException as error:
@@ -49,21 +50,22 @@ async def embed(
     finally:
         sink.record(trace.finish())
     data = [
-        {"object": "embedding", "index": index, "embedding": _encoded(vector, as_base64)}
-        for index, vector in enumerate(vectors)
+        {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "data": data, "model": body["model"], "usage": usage}
 
 
-def _embed(embedder: Embedder, texts: list[str]) -> tuple[NDArray[np.float32], int]:
-    return embedder.embed(texts), embedder.count_tokens(texts)
+def _embed(embedder: Embedder, texts: list[str], as_base64: bool) -> tuple[list[str | list[float]], int]:
+    vectors = [_encoded(vector, as_base64) for vector in embedder.embed(texts)]
+    return vectors, embedder.count_tokens(texts)
 
 
 def _encoded(vector: NDArray[np.float32], as_base64: bool) -> str | list[float]:
     if as_base64:
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-    return [float(x) for x in vector]
+    floats: list[float] = vector.tolist()
+    return floats
 
 
 def _read(body: Mapping[str, Any], embedder: Embedder | None, key: ApiKey | None) -> tuple[list[str], bool]:
@@ -78,7 +80,7 @@ def _read(body: Mapping[str, Any], embedder: Embedder | None, key: ApiKey | None
     known = names_of(embedder) if embedder is not None else ()
     if embedder is None or model not in known:
         raise ModelNotFound(model, known)
-    if body.get("dimensions") not in (None, embedder.dimension):
+    if body.get("dimensions") is not None and body["dimensions"] != embedder.dimension:
         raise BadField("dimensions", f"{model} gives {embedder.dimension}.")
     encoding = body.get("encoding_format") or "float"
     if encoding not in ("float", "base64"):

@@ -37,7 +37,7 @@ PLAIN_DEADLINE_S = 600.0
 """Deadline of a plain model call; an app's is in its release."""
 
 _INLINE_GUARD_CHARS = 2000
-"""Texts up to this length are guarded on the event loop: a thread would cost more than the check."""
+"""Requests with up to this much text are guarded on the event loop: a thread would cost more than the check."""
 
 
 async def answer(call: Call, deps: Deps) -> AsyncGenerator[Event, None]:
@@ -117,7 +117,8 @@ def admitted(run: Run) -> Iterator[None]:
     """
     deps, key = run.deps, run.call.key
     run.rate = deps.rates.take(key)
-    run.admission = admit(deps.ledger, key, run.target, run.request.messages, run.max_tokens)
+    messages, extra = run.request.messages, _forwarded(run)
+    run.admission = admit(deps.ledger, key, run.target, messages, run.max_tokens, extra)
     try:
         yield
     finally:
@@ -138,11 +139,12 @@ async def guard_input(run: Run) -> None:
         return
     with run.trace.step("guard.input") as step:
         guarded: list[ChatMessage] = []
+        short = sum(len(m.content) for m in run.messages) <= _INLINE_GUARD_CHARS
         for message in run.messages:
             if message.role != "user":
                 guarded.append(message)
                 continue
-            verdict = await _checked(run, message.content, policy)
+            verdict = await _checked(run, message.content, policy, inline=short)
             run.findings.extend(verdict.findings)
             step.set(Attr.GUARD, [finding_body(f) for f in run.findings] or None)
             if verdict.action == "block":
@@ -361,8 +363,8 @@ def _describe_result(step: Step, call: ModelCall) -> None:
         step.set(Attr.FINISH_REASONS, [call.finish_reason])
 
 
-async def _checked(run: Run, text: str, policy: Policy) -> Verdict:
-    if len(text) <= _INLINE_GUARD_CHARS:
+async def _checked(run: Run, text: str, policy: Policy, inline: bool) -> Verdict:
+    if inline:
         return run.deps.guard.check(text, "input", policy)
     return await asyncio.to_thread(run.deps.guard.check, text, "input", policy)
 

@@ -30,7 +30,7 @@ class RateLimiter:
         if key is None or key.requests_per_minute is None:
             return None
         limit = key.requests_per_minute
-        step_us = _MINUTE_US // limit
+        step_us = max(1, _MINUTE_US // limit)
         with self._lock:
             now = self._clock()
             # A clock set back must not lock a key out: never owe more than a minute.

@@ -41,14 +41,22 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 
 
+_ROUTING = frozenset({"models", "fallbacks", "route", "provider", "preset", "plugins", "web_search_options"})
+"""Fields of some vendors that put another model behind the name, or charge for more than tokens."""
+
+NAME_CHARACTERS_MAX = 256
+
+
 def read_chat_request(body: Mapping[str, Any]) -> ChatRequest:
     """Validate; raises BadField naming the field. Fields not known here end in `extra`."""
     given = {name: value for name, value in body.items() if value is not None}
     if given.get("n", 1) != 1:
         raise BadField("n", "only 1 is supported.", fix="Send one request per answer you need.")
     _refuse_tools(given)
+    for name in _ROUTING & given.keys():
+        raise BadField(name, "is not supported: the model's name says who answers.", fix=f"Leave {name} out.")
     return ChatRequest(
-        model=_text(given, "model"),
+        model=_name(given),
         messages=_messages(given.get("messages")),
         stream=_flag(given, "stream"),
         include_usage=_include_usage(given),
@@ -126,6 +134,13 @@ def _text(given: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadField(name, "must be a string that is not empty.")
     return value
+
+
+def _name(given: Mapping[str, Any]) -> str:
+    name = _text(given, "model")
+    if len(name) > NAME_CHARACTERS_MAX:
+        raise BadField("model", f"has {len(name)} characters; a name has {NAME_CHARACTERS_MAX} at most.")
+    return name
 
 
 def _flag(given: Mapping[str, Any], name: str) -> bool:

@@ -40,6 +40,10 @@ class ServingSnapshot:
         """The release behind an app's name; None when no app is called so."""
         return self.runnables.get(name)
 
+    def key_of(self, identity: Identity) -> ApiKey | None:
+        """The key that this caller is, with its limits; None for people and for keys no longer served."""
+        return next((key for key, _ in self.keys.values() if key.id == identity.id), None)
+
     def identify(self, token_hash: str, at_us: int) -> tuple[ApiKey, Identity]:
         """The key with this token hash; raises Unauthenticated when unknown, revoked or expired."""
         found = self.keys.get(token_hash)
@@ -120,6 +124,7 @@ class Refresher:
         self._poll_s = poll_s
         self._clock = clock
         self._seen: int | None = None
+        self._turn = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshot-refresher", daemon=True)
 
@@ -133,16 +138,18 @@ class Refresher:
 
     def refresh(self) -> bool:
         """Rebuild if something changed; True when a new snapshot took over. Never raises."""
-        try:
-            counter = self._read_counter()  # before building: a change meanwhile is seen by the next turn
-            if counter == self._seen:
+        with self._turn:  # of two at once, the slower would put an older snapshot over the newer one
+            try:
+                counter = self._read_counter()  # before building: a change meanwhile is seen by the next turn
+                if counter == self._seen:
+                    self._holder.failure = None
+                    return False
+                self._holder.swap(self._build())
+            except Exception as error:
+                self._failed(error)
                 return False
-            self._holder.swap(self._build())
-        except Exception as error:
-            self._failed(error)
-            return False
-        self._seen = counter
-        return True
+            self._seen = counter
+            return True
 
     def _failed(self, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"

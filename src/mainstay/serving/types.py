@@ -37,7 +37,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request and who makes it. `key` is None for people and for in-process callers: no budget applies."""
+    """One request and who makes it. `key` is None for people and for commands: no budget applies."""
 
     request: ChatRequest
     identity: Identity
