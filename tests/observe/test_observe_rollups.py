@@ -128,7 +128,13 @@ def test_roll_ups_equal_counting_the_rows_after_any_order_of_arrival(
         for batch in batches:
             store.ingest(batch)
         rows = store.list(limit=1_000)
-        for bucket_s, by_release in ((3_600, True), (3_600, False), (86_400, True), (900, True)):
+        for bucket_s, by_release in (
+            (3_600, True),
+            (3_600, False),
+            (86_400, True),
+            (900, True),
+            (420, False),
+        ):
             found = store.roll_ups(NOON_NS, NOON_NS + DAY_NS, bucket_s, by_release)
             assert_same(found, count_directly(rows, bucket_s * 1_000_000_000, by_release))
     finally:
@@ -161,28 +167,32 @@ def test_a_late_span_moves_its_trace_to_the_group_it_belongs_to(store, ask) -> N
 def test_a_time_that_is_no_whole_hour_is_counted_to_the_nanosecond(store, ask) -> None:
     for minute in range(0, 240, 10):
         store.ingest(ask(start_ns=NOON_NS + minute * 60_000 * MS))
-    start_ns, end_ns = NOON_NS + 10 * 60_000 * MS, NOON_NS + 200 * 60_000 * MS
+    for cut in (-1, 0, 1, 7 * 60_000 * MS):
+        start_ns, end_ns = NOON_NS + 10 * 60_000 * MS + cut, NOON_NS + 200 * 60_000 * MS + cut
 
-    (whole,) = store.roll_ups(start_ns, end_ns, bucket_s=None)
-    hours = store.roll_ups(start_ns, end_ns)
+        (whole,) = store.roll_ups(start_ns, end_ns, bucket_s=None)
+        hours = store.roll_ups(start_ns, end_ns)
 
-    assert (whole.bucket_start_ns, whole.requests, whole.cost_nusd) == (start_ns, 19, 19 * 1_500)
-    assert [hour.requests for hour in hours] == [5, 6, 6, 2]
+        late = cut > 0  # then the trace at 10 minutes is out, and the one at 200 is in
+        assert (whole.bucket_start_ns, whole.requests, whole.cost_nusd) == (start_ns, 19, 19 * 1_500)
+        assert [hour.requests for hour in hours] == [5 - late, 6, 6, 2 + late]
 
 
-def test_a_file_from_before_roll_ups_is_counted_when_a_chart_needs_it(store, ask) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_from_before_roll_ups_is_counted_when_a_chart_needs_it(store, ask, version) -> None:
     for minute in range(5):
         store.ingest(ask(start_ns=NOON_NS + minute * 60_000 * MS))
     expected = store.roll_ups(NOON_NS, NOON_NS + HOUR_NS)
-    as_of_version_1(store)
+    as_of_version(store, version)
 
     assert store.roll_ups(NOON_NS, NOON_NS + HOUR_NS) == expected
 
 
-def test_a_file_from_before_roll_ups_is_counted_when_it_is_written(store, ask) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_from_before_roll_ups_is_counted_when_it_is_written(store, ask, version) -> None:
     root, call = ask()
     store.ingest([call])
-    as_of_version_1(store)
+    as_of_version(store, version)
 
     store.ingest([root])
 
@@ -190,11 +200,15 @@ def test_a_file_from_before_roll_ups_is_counted_when_it_is_written(store, ask) -
     assert (found.app, found.requests, found.cost_nusd) == ("support-bot", 1, 1_500)
 
 
-def as_of_version_1(store: TraceStore) -> None:
-    """Make the day's file what a program without roll-ups wrote."""
+def as_of_version(store: TraceStore, version: int) -> None:
+    """Make the day's file what an earlier program wrote: without roll-ups, or with those of hours only."""
     store.close()
     with sqlite3.connect(store._path("2026-09-21")) as connection:
-        connection.executescript("DROP TABLE roll_ups; PRAGMA user_version = 1;")
+        connection.executescript(f"DROP TABLE roll_ups; PRAGMA user_version = {version};")
+        if version == 2:
+            connection.executescript(
+                "CREATE TABLE roll_ups (hour_ns INTEGER); CREATE INDEX roll_ups_by_hour ON roll_ups (hour_ns);"
+            )
     connection.close()
 
 

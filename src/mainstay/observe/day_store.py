@@ -1,7 +1,7 @@
 """The SQL of one day's file: spans, bodies, trace rows and full-text index.
 
-`user_version` says which schema a file has. Version 2 added the roll-ups: a file of version 1 gets them when it is
-next opened for writing, or when a chart first needs them.
+`user_version` says which schema a file has. Version 2 added the roll-ups, version 3 those of five minutes: a file
+from before gets them when it is next opened for writing, or when a chart first needs them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mainstay.observe import rollup_store
 from mainstay.observe.codec import decode_spans, encode_spans
 from mainstay.observe.derive import SpanFacts, facts_of, search_text, trace_row
 from mainstay.observe.pool import has_schema, immediate, open_writer
-from mainstay.observe.rollups import Tallies, chart_row
+from mainstay.observe.rollups import chart_row
 from mainstay.observe.types import Span, TraceFilter, TraceRow
 
 SCHEMA_VERSION = rollup_store.SCHEMA_VERSION
@@ -73,10 +73,10 @@ class DayWriter:
 
     def add(self, traces: Mapping[str, Sequence[Span]]) -> tuple[list[TraceRow], int]:
         """Store the spans that are new, in one transaction. Returns changed trace rows, and the new spans' number."""
-        tallies = Tallies()
+        counts = rollup_store.Changes()
         with immediate(self._connection):
-            changed = [self._add_trace(trace_id, spans, tallies) for trace_id, spans in traces.items()]
-            rollup_store.apply(self._connection, tallies.groups)
+            changed = [self._add_trace(trace_id, spans, counts) for trace_id, spans in traces.items()]
+            rollup_store.apply(self._connection, counts)
         rows = [row for row, _ in changed if row is not None]
         return rows, sum(count for _, count in changed)
 
@@ -92,7 +92,7 @@ class DayWriter:
             self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _add_trace(
-        self, trace_id: str, spans: Sequence[Span], tallies: Tallies
+        self, trace_id: str, spans: Sequence[Span], counts: rollup_store.Changes
     ) -> tuple[TraceRow | None, int]:
         known = self._known(trace_id)
         new = {span.span_id: span for span in reversed(spans) if span.span_id not in known}
@@ -117,8 +117,8 @@ class DayWriter:
         row = trace_row(trace_id, [*known.values(), *facts])
         counted = rollup_store.row_of(self._connection, trace_id) if known else None
         if counted is not None:  # late spans: the row is counted once, as it is now
-            tallies.add(counted, -1)
-        tallies.add(chart_row(row))
+            counts.add(counted, -1)
+        counts.add(chart_row(row))
         self._connection.execute(_UPSERT, astuple(row))
         return row, len(new)
 

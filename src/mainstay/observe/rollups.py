@@ -1,4 +1,4 @@
-"""Roll-ups: trace rows counted by hour, app and release, so that charts need not read rows.
+"""Roll-ups: trace rows counted by time, app and release, so that charts need not read rows.
 
 All sums are of integers, so that a row's contribution can be taken out again without a trace, and the order
 of arrival makes no difference.
@@ -6,7 +6,7 @@ of arrival makes no difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ from mainstay.observe.sketch import Sketch
 from mainstay.observe.types import RollUp, TraceRow
 
 HOUR_NS = 3_600_000_000_000
+WIDTHS_NS = (HOUR_NS, HOUR_NS // 12)
+"""What is stored, widest first: hours for charts, five minutes for the ends of a time that is no whole hour."""
 SHARE_PARTS = 1_000_000_000
 """A grounded share is summed as so many parts of one."""
 
@@ -87,9 +89,7 @@ class Tally:
 class Tallies:
     """Tallies by group, for buckets of `bucket_ns` that start at multiples of it, or one bucket for all time."""
 
-    def __init__(
-        self, bucket_ns: int = HOUR_NS, by_release: bool = True, start_ns: int | None = None
-    ) -> None:
+    def __init__(self, bucket_ns: int, by_release: bool = True, start_ns: int | None = None) -> None:
         """`start_ns`: everything goes into one bucket that starts then."""
         self._bucket_ns = bucket_ns
         self._by_release = by_release
@@ -124,18 +124,29 @@ def chart_row(row: TraceRow) -> ChartRow:
     )  # fmt: skip
 
 
-def whole_hours(start_ns: int, end_ns: int) -> tuple[int, int]:
-    """The hours that lie wholly in [start, end), as [start, end); both ends equal when there is none."""
-    first, last = -(-start_ns // HOUR_NS) * HOUR_NS, end_ns // HOUR_NS * HOUR_NS
-    return (first, last) if first < last else (end_ns, end_ns)
+class Piece(NamedTuple):
+    """A part [start, end) of a time: read from roll-ups of `width_ns`, or from rows where it is None."""
+
+    start_ns: int
+    end_ns: int
+    width_ns: int | None
 
 
-def tally_all(rows: Iterable[ChartRow]) -> Tallies:
-    """Rows by hour, app and release."""
-    tallies = Tallies()
-    for row in rows:
-        tallies.add(row)
-    return tallies
+def pieces(start_ns: int, end_ns: int, widths_ns: Sequence[int]) -> Iterator[Piece]:
+    """A time in as few buckets as it can be read from; what no bucket fits is left to rows."""
+    if start_ns >= end_ns:
+        return
+    if not widths_ns:
+        yield Piece(start_ns, end_ns, None)
+        return
+    width, *finer = widths_ns
+    first, last = -(-start_ns // width) * width, end_ns // width * width
+    if first >= last:
+        yield from pieces(start_ns, end_ns, finer)
+        return
+    yield from pieces(start_ns, first, finer)
+    yield Piece(first, last, width)
+    yield from pieces(last, end_ns, finer)
 
 
 def _roll_up(start_ns: int, app: str | None, release: int | None, tally: Tally) -> RollUp:

@@ -131,8 +131,8 @@ class TraceStore:
         """Buckets of `bucket_s` seconds for traces that started in [start_ns, end_ns), oldest first.
 
         A bucket starts at a multiple of its width; with `bucket_s` None the whole time is one that starts at
-        `start_ns`. Counts and sums are exact, percentiles within 1 %. Whole hours are read from what is
-        stored; rows are read for a part of an hour at either end, and when the width is no multiple of one.
+        `start_ns`. Counts and sums are exact, percentiles within 1 %. What is stored is read by the hour and,
+        where the time is no whole hour or the width is less, by five minutes; rows are read for the rest.
         """
         bucket_ns = None if bucket_s is None else bucket_s * NS_PER_S
         tallies = Tallies(bucket_ns or 1, by_release, start_ns if bucket_ns is None else None)
