@@ -1,5 +1,7 @@
 """The main job on a project of one's own, through the official OpenAI SDK."""
 
+import shutil
+
 import httpx2 as httpx
 import pytest
 from openai import AuthenticationError, NotFoundError, OpenAI
@@ -7,7 +9,7 @@ from openai import AuthenticationError, NotFoundError, OpenAI
 from mainstay.cli.context import actor
 from mainstay.cli.server import RunningServer
 from mainstay.delivery import load_project
-from mainstay.services import publish, wait_for_trace
+from mainstay.services import publish, restore_indexes, wait_for_trace
 
 pytestmark = pytest.mark.model
 
@@ -108,3 +110,14 @@ def test_embeddings_are_unit_vectors_of_the_embedded_model(client: OpenAI) -> No
 def test_models_lists_apps_beside_models(client: OpenAI) -> None:
     names = {model.id for model in client.models.list()}
     assert {"bot", "bot@dev", "bot@production", "bot@r1", "local/extractive", "local/smollm2"} <= names
+
+
+def test_a_lost_index_is_built_again_from_the_stored_documents(server: RunningServer, client: OpenAI) -> None:
+    services = server.services
+    services.indexes.close()
+    for folder in (services.settings.data_dir / "indexes").iterdir():
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    assert restore_indexes(services) == 1
+    assert restore_indexes(services) == 0
+    assert "27 days" in ask(client, QUESTION)[0]

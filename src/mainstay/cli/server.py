@@ -37,6 +37,7 @@ from mainstay.services import (
     local_key,
     prune_traces,
     publish,
+    restore_indexes,
     sign_in_link,
     withdraw_server,
 )
@@ -81,7 +82,12 @@ class RunningServer:
             self.base_url = self._wait_until_up()
             announce_server(self.settings, self.base_url)
             undo.callback(withdraw_server, self.settings)
-            janitor = Janitor({"retention of traces": partial(prune_traces, self.services)})
+            janitor = Janitor(
+                {
+                    "lost indexes": partial(restore_indexes, self.services),
+                    "retention of traces": partial(prune_traces, self.services),
+                }
+            )
             janitor.start()
             undo.callback(janitor.close)
             self._undo = undo.pop_all()

@@ -55,3 +55,15 @@ def _sync(
     )
     services.indexes.build(report.snapshot.id, lambda done, total: show(f"index {name}", done, total))
     return report
+
+
+def restore_indexes(services: Services) -> int:
+    """Build again every index that a release needs and that is not there; how many were missing.
+
+    Indexes are derived: a lost folder, or another embedder, costs time and no release.
+    """
+    pinned = {r.corpus for r in services.delivery.runnables().values() if r.corpus is not None}
+    missing = sorted(snapshot for snapshot in pinned if not services.indexes.ready(snapshot))
+    for snapshot in missing:
+        services.indexes.build(snapshot)
+    return len(missing)
