@@ -285,3 +285,12 @@ def test_a_database_that_answers_again_ends_the_failure_though_nothing_changed()
     broken[0] = False
     assert not refresher.refresh()
     assert holder.failure is None
+
+
+def test_a_field_nested_without_end_is_refused() -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(300):
+        nested = {"a": [nested]}
+    for name in ("metadata", "response_format"):
+        with pytest.raises(BadField, match=f"{name}: is nested"):
+            read_chat_request(body(**{name: nested}))

@@ -46,3 +46,11 @@ def test_markers_are_taken_out_behind_a_long_run_of_white_space() -> None:
     cutter = SentenceCutter(drop_markers=True)
     gaps = cutter.feed("\n" * 100_000 + "[1] Leave lasts 30 days. It is paid.")
     assert [sentence for _, sentence in gaps] == ["Leave lasts 30 days."]
+
+
+def test_what_goes_on_without_an_end_comes_out_whole_when_the_end_is_there() -> None:
+    cutter = SentenceCutter(drop_markers=False)
+    code = ["x = [1, 2];"] * 1_000
+    pieces = [sentence for word in [*code, " It works. Now", " run it."] for sentence in cutter.feed(word)]
+    text = "".join(gap + sentence for gap, sentence in [*pieces, *cutter.rest()]) + cutter.tail
+    assert text == "".join(code) + " It works. Now run it."

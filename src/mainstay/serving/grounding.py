@@ -70,6 +70,10 @@ def without_instructions(passage: Passage, findings: Sequence[Finding]) -> Passa
     return replace(passage, text=text)
 
 
+_ORDINARY_CHARACTERS = 500
+"""Sentences up to this length are cut as soon as they are complete."""
+
+
 class SentenceCutter:
     """Cuts a growing text into complete sentences, each with what stands before it.
 
@@ -80,15 +84,24 @@ class SentenceCutter:
     def __init__(self, drop_markers: bool) -> None:
         self._drop_markers = drop_markers
         self._buffer = ""
+        self._look_at = 0
 
     def feed(self, text: str) -> list[tuple[str, str]]:
         """(gap, sentence) of every sentence that is complete now: another one has begun behind it."""
-        self._append(text)
-        return self._cut(split_sentences(self._buffer)[:-1])
+        self._buffer += text
+        if len(self._buffer) < self._look_at:
+            return []
+        self._take_out_markers()
+        done = self._cut(split_sentences(self._buffer)[:-1])
+        # What goes on without an end, like code, is looked at again only when it has grown by an eighth: to look
+        # at every word of it takes quadratic time, on the event loop.
+        waits = len(self._buffer)
+        self._look_at = waits + waits // 8 if waits > _ORDINARY_CHARACTERS else 0
+        return done
 
     def rest(self) -> list[tuple[str, str]]:
         """What is left when the text is at its end."""
-        self._append("")
+        self._take_out_markers()
         return self._cut(split_sentences(self._buffer))
 
     @property
@@ -96,8 +109,7 @@ class SentenceCutter:
         """After `rest`: what stands behind the last sentence, without letters or digits (a closing fence)."""
         return self._buffer
 
-    def _append(self, text: str) -> None:
-        self._buffer += text
+    def _take_out_markers(self) -> None:
         if self._drop_markers:
             self._buffer = _MARKER.sub("", self._buffer)
 

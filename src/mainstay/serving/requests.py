@@ -45,6 +45,8 @@ _ROUTING = frozenset({"models", "fallbacks", "route", "provider", "preset", "plu
 """Fields of some vendors that put another model behind the name, or charge for more than tokens."""
 
 NAME_CHARACTERS_MAX = 256
+NESTING_MAX = 100
+"""Of forwarded fields: what is deeper than some 250 levels could not be written as JSON again."""
 
 
 def read_chat_request(body: Mapping[str, Any]) -> ChatRequest:
@@ -55,6 +57,9 @@ def read_chat_request(body: Mapping[str, Any]) -> ChatRequest:
     _refuse_tools(given)
     for name in _ROUTING & given.keys():
         raise BadField(name, "is not supported: the model's name says who answers.", fix=f"Leave {name} out.")
+    for name, value in given.items():
+        if name not in ("messages", "stop") and _is_deep(value, NESTING_MAX):
+            raise BadField(name, f"is nested more than {NESTING_MAX} levels deep.")
     return ChatRequest(
         model=_name(given),
         messages=_messages(given.get("messages")),
@@ -134,6 +139,13 @@ def _text(given: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadField(name, "must be a string that is not empty.")
     return value
+
+
+def _is_deep(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deep(item, levels - 1) for item in inner)
 
 
 def _name(given: Mapping[str, Any]) -> str:
