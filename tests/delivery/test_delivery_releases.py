@@ -174,7 +174,7 @@ def test_a_new_environment_is_made_by_promoting_to_it(delivery: Delivery, apply)
     apply()
     delivery.promote(SYSTEM, "bot", "staging", 1, "try it")
     assert where(delivery)["staging"] == 1
-    for name in ("r2", "Staging", "a@b", ""):
+    for name in ("dev\n", "r2", "Staging", "a@b", ""):
         with pytest.raises(InvalidInput):
             delivery.promote(SYSTEM, "bot", name, 1, "no")
 

@@ -32,7 +32,7 @@ from mainstay.govern import Identity, append_audit
 from mainstay.knowledge.library import Library
 from mainstay.knowledge.types import SnapshotDiff
 
-_ENVIRONMENT = re.compile(r"^(?!r\d+$)[a-z][a-z0-9-]{0,31}$")  # not `r3`: app@r3 is a release
+_ENVIRONMENT = re.compile(r"(?!r\d+$)[a-z][a-z0-9-]{0,31}")  # not `r3`: app@r3 is a release
 _NOT_INGESTED = "not ingested yet"
 
 
@@ -186,7 +186,7 @@ class Delivery:
 
     def promote(self, actor: Identity, app: str, environment: str, number: int, reason: str) -> Environment:
         """Point an environment, new or old, at a release. Already there: nothing happens. Raises NotFound."""
-        if not _ENVIRONMENT.match(environment):
+        if not _ENVIRONMENT.fullmatch(environment):
             raise InvalidInput(
                 f"{environment!r} is no name for an environment.",
                 fix="Use small letters, digits and `-`, e.g. staging; r1, r2 … mean releases.",
