@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mainstay.retrieval import split_sentences
 from mainstay.retrieval.fusion import fuse, scale
 from mainstay.retrieval.porter import stem
+from mainstay.retrieval.sentences import is_cut_off
 from mainstay.retrieval.words import content_stems, cut_cjk, search_terms
 
 _SUFFIXES = "s es ies ed ing eed ation ational izer iveness fulness ousness ality ivity bility icate ative ful ness al ance ment ent ion ism ate ous ive ize y ly ally logy e ee ll"
@@ -85,3 +86,12 @@ def test_the_package_brings_its_weights() -> None:
     for name in ("answerable", "extractive", "grounding"):
         assert weights.read_weights(name)["card"]["trained_on"]
     assert (Path(weights.__file__).parent / "grounding.json").is_file()
+
+
+@pytest.mark.parametrize("run", [".", "!", "*", "A", "_", " ", "漢", ')"'])
+def test_long_runs_of_one_sign_are_cut_in_linear_time(run: str) -> None:
+    """Quadratic time would be minutes here."""
+    text = f"Start. {run * 200_000}1"
+
+    assert split_sentences(text)[0] == (0, 6)
+    assert not is_cut_off(text)

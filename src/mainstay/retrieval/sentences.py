@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 Span = tuple[int, int]
 
-_END = re.compile(r"[.!?…]+[\"'”’)\]»]*(?:\s?\[\d{1,3}\])*(?=\s|$)|[。！？｡]+[」』”’）]*")
+_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]»]*(?:\s?\[\d{1,3}\])*(?=\s|$)|[。！？｡]+[」』”’）]*")
 _ABBREVIATION_WORDS = (
     "al approx art assn ave bros ca capt cf ch cmdr co col corp dept dr ed eds e.g eg esp est etc ext fig figs "
     "ft gen gov hon inc incl i.e ie jr lt ltd maj max min mr mrs ms mt no nos op para paras pp prof ref rep rev "
@@ -24,8 +24,8 @@ _BARE_TITLE = re.compile(r"[A-ZÀ-ÖØ-Þ][^.!?:;|,\n]{0,60}$")
 _TITLE_WORDS_MAX = 8
 _ENDED = re.compile(r"[.!?…:;。！？｡][\"'”’»)\]*_」』）]*(?:\s?\[\d{1,3}\])*\s*$")
 _CITED = re.compile(r"(?:\s?\[\d{1,3}\])+\s*$")
-_CLOSING = re.compile(r"[\s\"'”’»)\]*_]+$")
-_LAST_LETTERS = re.compile(r"[^\W\d_]+$")
+_CLOSING = re.compile(r"(?<![\s\"'”’»)\]*_])[\s\"'”’»)\]*_]+$")  # each run is tried once, from its start
+_LAST_LETTERS = re.compile(r"(?<![^\W\d_])[^\W\d_]+$")
 _OPEN_NUMBER = re.compile(r"\b(?:least|most|every|within|than)\s+\d[\d.,]*$")
 _DETERMINERS = "a an the every and or than their its our your my"
 _NEVER_LAST = frozenset(_DETERMINERS.split())
