@@ -3,6 +3,8 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ import pytest
 from retrieval_world import BagOfWordsEmbedder, TextLibrary
 
 from mainstay.core.errors import NotFound
-from mainstay.retrieval import Indexes, IndexNotReady, RetrievalSettings
+from mainstay.knowledge.types import PageSpan
+from mainstay.retrieval import GroundingScorer, Indexes, IndexNotReady, RetrievalSettings, cite
+from mainstay.retrieval import indexes as indexes_module
 from mainstay.retrieval.stores.vector_cache import VectorCache
 
 HANDBOOK = {
@@ -84,6 +88,83 @@ def test_hidden_documents_neither_show_nor_take_a_place(
     assert [one.uri for one in stranger.passages] == ["pay.md"]
     assert all(one.uri.startswith("board") for one in board.passages)
     assert len(board.passages) == 3
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "lexical"])
+@pytest.mark.parametrize("question", ["When is the bonus paid?", "Does the merger with Foo change leave?"])
+def test_no_score_tells_what_stands_in_hidden_documents(
+    indexes: Indexes, library: TextLibrary, mode: str, question: str
+) -> None:
+    shown = HANDBOOK | {
+        "pay.md": "The bonus is paid in March.\n\nThe bonus_rate of Zoë is paid: bonus, bonus."
+    }
+    secret = {f"board{n}.md": f"The merger with Foo changes the bonus, part {n}." for n in range(30)}
+    alone = library.add(shown)
+    beside = library.add(shown | secret, {uri: frozenset({"board"}) for uri in secret})
+    other = library.add({**secret, **shown}, {uri: frozenset({"board"}) for uri in secret})
+    settings = RetrievalSettings(mode=mode, top_k=4)  # type: ignore[arg-type]
+
+    found = []
+    for snapshot in (alone, beside, other):
+        indexes.build(snapshot)
+        found.append(indexes.search(snapshot, question, settings, frozenset({"sales"})))
+
+    for with_secrets in found[1:]:
+        assert [one.text for one in with_secrets.passages] == [one.text for one in found[0].passages]
+        assert with_secrets.answerable == pytest.approx(found[0].answerable, abs=1e-6)
+        for one, same in zip(with_secrets.passages, found[0].passages, strict=True):
+            assert one.score == pytest.approx(same.score, abs=1e-6)
+            assert one.score_parts == pytest.approx(same.score_parts, abs=1e-6)
+
+
+def test_only_so_many_indexes_stay_open_and_all_of_them_answer(
+    indexes: Indexes, library: TextLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes_module, "_OPEN_MAX", 2)
+    snapshots = [library.add({"a.md": f"Rule {n} of the house."}) for n in range(4)]
+    for snapshot in snapshots:
+        indexes.build(snapshot)
+    first = indexes.segment(snapshots[0])
+
+    for _ in range(2):
+        for n, snapshot in enumerate(snapshots):
+            assert str(n) in indexes.search(snapshot, "rule", SETTINGS).passages[0].text
+
+    assert indexes.segment(snapshots[0]) is not first
+    assert len(first.text_digests()) == 1  # a search that began before still ends
+
+
+def test_a_damaged_folder_is_built_again(indexes: Indexes, library: TextLibrary, tmp_path: Path) -> None:
+    snapshot = library.add(HANDBOOK)
+    indexes.build(snapshot)
+    (meta,) = (tmp_path / "indexes").rglob("meta.json")
+    meta.unlink()
+
+    indexes.build(snapshot)
+
+    assert indexes.search(snapshot, "annual leave", SETTINGS).passages
+
+
+def test_a_citation_names_the_page_of_its_sentence(indexes: Indexes, library: TextLibrary) -> None:
+    text = "The first page is here. The second page tells of valves. The third page tells of pumps."
+    starts = [0, text.index("The second"), text.index("The third")]
+    pages = [PageSpan(n, a, b) for n, (a, b) in enumerate(pairwise([*starts, len(text)]), start=1)]
+    snapshot = library.add({"a.md": text})
+    (version_id,) = library.versions
+    library.versions[version_id] = replace(library.versions[version_id], pages=tuple(pages))
+    indexes.build(snapshot)
+    passages = indexes.search(snapshot, "valves and pumps", SETTINGS).passages
+
+    cited = [
+        cite(GroundingScorer.load().support(sentence, passages), passages).page
+        for sentence in (
+            "The first page is here.",
+            "The second page tells of valves.",
+            "The third page tells of pumps.",
+        )
+    ]
+
+    assert cited == [1, 2, 3]
 
 
 def test_unchanged_chunks_are_never_embedded_again(

@@ -21,7 +21,7 @@ def cite(support: Support, passages: Sequence[Passage]) -> Citation:
         uri=passage.uri,
         title=passage.title,
         version_number=passage.version_number,
-        page=passage.page,
+        page=passage.page_at(support.start),
         heading_path=passage.heading_path,
         start=support.start,
         end=support.end,

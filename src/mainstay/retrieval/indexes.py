@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import tempfile
 import threading
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from mainstay.core.content import digest_json, short, write_atomically
 from mainstay.core.errors import Unavailable
 from mainstay.core.faults import fault
-from mainstay.knowledge.types import Chunk, DocumentVersion, Snapshot
+from mainstay.knowledge.types import Chunk, DocumentVersion, PageSpan, Snapshot
 from mainstay.retrieval.answerable import AnswerableModel
 from mainstay.retrieval.segment import CHUNKS_NAME, VECTORS_NAME, Segment
 from mainstay.retrieval.stores.chunk_table import ChunkTableWriter
@@ -30,10 +31,12 @@ from mainstay.retrieval.types import Embedder, RetrievalSettings, Retrieved
 Progress = Callable[[int, int], None]
 """Called with (chunks embedded so far, chunks in all)."""
 
-_FORMAT = "1"
+_FORMAT = "2"
 _META_NAME = "meta.json"
 _BUILD_PREFIX = ".build-"
 _BATCH_CHUNKS = 64
+_OPEN_MAX = 32
+"""Opened indexes that are kept; each holds a file and the access class of every chunk."""
 
 
 class SnapshotReader(Protocol):
@@ -87,8 +90,11 @@ class Indexes:
             rows = self._write(beside, self._library.snapshot(snapshot_id), progress)
             meta = {"snapshot": snapshot_id, "embedder": self._embedder.fingerprint, "rows": rows}
             write_atomically(beside / _META_NAME, orjson.dumps(meta))
+            _reach_disk(beside)
             target = self._folder(snapshot_id)
             target.parent.mkdir(exist_ok=True)
+            if target.exists():  # damaged: a whole one would have been ready
+                shutil.rmtree(target)
             beside.rename(target)
 
     def search(
@@ -106,11 +112,15 @@ class Indexes:
 
     def segment(self, snapshot_id: str) -> Segment:
         with self._lock:
-            if snapshot_id not in self._open:
+            segment = self._open.pop(snapshot_id, None)
+            if segment is None:
                 if not self.ready(snapshot_id):
                     raise IndexNotReady(snapshot_id)
-                self._open[snapshot_id] = Segment(self._folder(snapshot_id))
-            return self._open[snapshot_id]
+                segment = Segment(self._folder(snapshot_id))
+            self._open[snapshot_id] = segment  # the last one is the one used last
+            while len(self._open) > _OPEN_MAX:
+                self._open.pop(next(iter(self._open)))  # closed when the last search in it ends
+            return segment
 
     def prune(self, keep: AbstractSet[str]) -> int:
         """Delete the indexes of all other snapshots, and the cached vectors that no kept index uses.
@@ -135,7 +145,7 @@ class Indexes:
     def _forget(self, keep: AbstractSet[str]) -> None:
         with self._lock:
             for snapshot_id in [one for one in self._open if one not in keep]:
-                self._open.pop(snapshot_id).close()
+                self._open.pop(snapshot_id)  # closed when the last search in it ends
 
     def _folder(self, snapshot_id: str) -> Path:
         kind = digest_json({"embedder": self._embedder.fingerprint, "format": _FORMAT})
@@ -162,11 +172,11 @@ class Indexes:
         return len(table)
 
     def _write_chunks(self, table: ChunkTableWriter, snapshot: Snapshot) -> None:
-        documents: dict[str, tuple[str, int]] = {}
+        documents: dict[str, tuple[str, int, tuple[PageSpan, ...]]] = {}
         for chunk in self._library.chunks(snapshot.id):
             if chunk.version_id not in documents:
                 version = self._library.version(chunk.version_id)
-                documents[chunk.version_id] = version.title, table.add_document(version)
+                documents[chunk.version_id] = version.title, table.add_document(version), version.pages
             table.add_chunk(chunk, *documents[chunk.version_id])
 
     def _write_vectors(self, table: ChunkTableWriter, path: Path, progress: Progress | None) -> None:
@@ -193,6 +203,13 @@ class Indexes:
             known.update(fresh)
             fault("retrieval.after_embed_batch")
         return np.stack([known[digest] for digest, _ in texts])
+
+
+def _reach_disk(folder: Path) -> None:
+    """So that a power cut after the rename cannot leave a folder that looks whole and is not."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _hex(snapshot_id: str) -> str:

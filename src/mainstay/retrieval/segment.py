@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -41,9 +44,6 @@ class Segment:
     def __len__(self) -> int:
         return len(self._access)
 
-    def close(self) -> None:
-        self._chunks.close()
-
     def text_digests(self) -> list[bytes]:
         return list(self._chunks.text_digests())
 
@@ -56,28 +56,23 @@ class Segment:
     ) -> Ranking:
         """Labels filter before anything is cut to the best, so hidden chunks never take a visible one's place."""
         access = self._chunks.visible_access(groups)
+        visible = np.isin(self._access, access)
         candidates = max(settings.candidates, settings.top_k)
         cosines = self._vectors @ vector
-        dense = _best(cosines, np.isin(self._access, access), candidates)
+        dense = _best(cosines, visible, candidates)
         terms = search_terms(question)[:_TERMS_MAX]
-        lexical = self._chunks.search(terms, access, candidates)
+        lexical = self._chunks.search(terms, access, visible, candidates)
         ranked = _order(dense, lexical, settings, complete=len(lexical) < candidates)
         parts = _ScoreParts(cosines, dict(lexical))
         passages = tuple(
             self._passage(number, row, score, parts.of(row))
             for number, (row, score) in enumerate(ranked[: settings.top_k], start=1)
         )
-        return Ranking(passages, self._signals(question, dense, lexical, passages))
+        term_idf = partial(self._idf, access=access, rows=int(visible.sum()))
+        return Ranking(passages, _signals(question, dense, lexical, passages, term_idf))
 
-    def _signals(self, question: str, dense: Ranked, lexical: Ranked, passages: Sequence[Passage]) -> Signals:
-        best = passages[0] if passages else None
-        text = "" if best is None else "\n".join((best.title, *best.heading_path, best.text))
-        return signals(
-            question, [score for _, score in dense], lexical[0][1] if lexical else 0.0, text, self._idf
-        )
-
-    def _idf(self, term: str) -> float:
-        return idf(self._chunks.document_frequency(term), len(self))
+    def _idf(self, term: str, access: tuple[int, ...], rows: int) -> float:
+        return idf(self._chunks.document_frequency(term, access), rows)
 
     def _passage(self, number: int, row: int, score: float, parts: Mapping[str, float]) -> Passage:
         chunk = self._chunks.row(row)
@@ -95,6 +90,7 @@ class Segment:
             text=chunk.text,
             score=score,
             score_parts=parts,
+            later_pages=chunk.later_pages,
         )
 
 
@@ -110,6 +106,25 @@ class _ScoreParts:
         if row in self.bm25:
             parts["lexical"] = self.bm25[row]
         return parts
+
+
+def _signals(
+    question: str,
+    dense: Ranked,
+    lexical: Ranked,
+    passages: Sequence[Passage],
+    term_idf: Callable[[str], float],
+) -> Signals:
+    best = passages[0] if passages else None
+    text = "" if best is None else "\n".join((best.title, *best.heading_path, best.text))
+    best_bm25 = lexical[0][1] if lexical else 0.0
+    return signals(_beginning(question), [score for _, score in dense], best_bm25, text, term_idf)
+
+
+def _beginning(question: str) -> str:
+    """The words that are searched for, and those between them."""
+    words = islice(re.finditer(r"\w+", question), _TERMS_MAX)
+    return question[: max((word.end() for word in words), default=0)]
 
 
 def _best(scores: NDArray[np.float32], visible: NDArray[np.bool_], count: int) -> list[tuple[int, float]]:

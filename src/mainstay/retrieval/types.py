@@ -58,6 +58,12 @@ class Passage:
     text: str
     score: float
     score_parts: Mapping[str, float] = field(default_factory=dict)
+    later_pages: tuple[tuple[int, int], ...] = ()
+    """(page, its start) of each page that begins within the passage; `page` is the one it starts on."""
+
+    def page_at(self, offset: int) -> int | None:
+        """The page that an offset of the passage stands on."""
+        return next((page for page, start in reversed(self.later_pages) if start <= offset), self.page)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,11 @@ def tokens(text: str) -> list[str]:
     return _WORD.findall(cut_cjk(without_diacritics(text.lower())))
 
 
+def index_term(word: str) -> str:
+    """A word as the index keeps it."""
+    return stem(without_diacritics(word))
+
+
 def search_terms(question: str) -> list[str]:
     """Words to search for, as often as they stand, stop words dropped unless nothing else is left."""
     words = _WORD.findall(cut_cjk(question.lower()))
