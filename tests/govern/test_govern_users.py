@@ -96,3 +96,10 @@ def test_an_unknown_user_is_not_found(users: UserStore) -> None:
     for act in (lambda: users.get("user_x"), lambda: users.disable(SYSTEM, "user_x")):
         with pytest.raises(NotFound):
             act()
+
+
+def test_nobody_makes_a_user_with_a_higher_role_than_their_own(users: UserStore) -> None:
+    developer = identity_of_user(users.create(SYSTEM, "dev@example.org", "Dev", "developer", None))
+    with pytest.raises(PermissionDenied):
+        users.create(developer, "new@example.org", "New", "admin", None)
+    assert users.by_email("new@example.org") is None

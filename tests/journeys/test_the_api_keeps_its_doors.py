@@ -142,10 +142,12 @@ def test_a_body_without_end_is_cut_off_before_anybody_signs_in(server: RunningSe
     assert reply.json()["error"]["code"] == "request_too_large"
 
 
-def test_a_number_beyond_the_database_is_the_callers_mistake(server: RunningServer) -> None:
+@pytest.mark.parametrize("address", ["audit?before=1" + "0" * 30, "traces?text=%00", "apps/%00"])
+def test_an_address_with_what_no_database_holds_is_the_callers_mistake(
+    server: RunningServer, address: str
+) -> None:
     headers = {"Authorization": f"Bearer {server.key}"}
-    reply = httpx.get(f"{server.base_url}/api/v1/audit?before=1{'0' * 30}", headers=headers)
-    assert reply.status_code == 400
+    assert httpx.get(f"{server.base_url}/api/v1/{address}", headers=headers).status_code == 400
 
 
 def test_a_server_whose_control_state_is_stale_is_not_ready_and_does_not_say_why(

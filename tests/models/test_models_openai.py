@@ -338,3 +338,14 @@ def test_cached_and_reasoning_tokens_below_zero_count_as_none():
 def test_a_delta_that_is_no_object_is_a_malformed_event():
     with pytest.raises(MalformedEvent, match="delta"):
         decode_event('{"choices": [{"delta": "hello"}]}')
+
+
+async def test_a_redirect_is_not_followed_with_the_key(provider, upstream):
+    elsewhere = {"Location": f"{upstream.base_url}/chat/completions"}
+    upstream.plays(Reply(status=307, headers=elsewhere, error={"message": "moved"}), Reply())
+
+    with pytest.raises(ProviderError) as caught:
+        await collect(provider)
+
+    assert caught.value.upstream_status == 307
+    assert len(upstream.requests) == 1

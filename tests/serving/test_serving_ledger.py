@@ -332,3 +332,14 @@ def test_a_rate_above_one_a_microsecond_still_counts() -> None:
     state = rates.take(api_key(rpm=10**9))
     assert state is not None
     assert state.remaining == 10**9 - 1
+
+
+def test_what_is_appended_behind_a_torn_line_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.journal"
+    path.write_bytes(b'0badc0de ["rese')
+    journal = Journal(path)
+    journal.append(["spent", "key_a", "total", 5])
+    journal.close()
+    again = Journal(path)
+    assert again.entries() == [["spent", "key_a", "total", 5]]
+    again.close()

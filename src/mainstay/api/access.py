@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
+import sqlalchemy as sa
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -103,6 +104,7 @@ class ApiRoute(APIRoute):
 
         async def answer(request: Request) -> Response:
             try:
+                _refuse_null(request)
                 return await handler(request)
             except RequestValidationError as error:
                 first = error.errors()[0]
@@ -112,8 +114,8 @@ class ApiRoute(APIRoute):
                 return error_response(error)
             except HTTPException as error:  # the framework's own: a body that it could not read
                 return error_response(_unreadable(error))
-            except OverflowError:
-                return error_response(InvalidInput("A number in this request is too large."))
+            except (OverflowError, sa.exc.DataError):  # a huge number; on PostgreSQL a null character, too
+                return error_response(InvalidInput("A value in this request cannot be stored."))
             except Exception as error:  # the boundary of a request: record, then give an id to find it by
                 shown = MainstayError("The server failed.", fix="Its log has the reason under this error id.")
                 log.exception("%s failed, %s: %s", request.url.path, shown.error_id, type(error).__name__)
@@ -123,6 +125,12 @@ class ApiRoute(APIRoute):
 
 
 API_ROUTE_CLASS = ApiRoute
+
+
+def _refuse_null(request: Request) -> None:
+    """No name holds one, and neither database takes it everywhere."""
+    if "\x00" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+        raise InvalidInput("The address holds a null character.", fix="Leave %00 out.")
 
 
 def _unreadable(error: HTTPException) -> MainstayError:
