@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from mainstay.api.access import API_ROUTE_CLASS, Parts, Reader, Writer, json_response
-from mainstay.services import visible_version, visible_versions
+from mainstay.services import visible_documents, visible_version
 
 router = APIRouter(prefix="/api/v1", route_class=API_ROUTE_CLASS, tags=["knowledge"])
 
@@ -47,8 +47,14 @@ def list_snapshots(corpus: str, services: Parts, _: Reader) -> Response:
 def list_documents(corpus: str, services: Parts, caller: Reader) -> Response:
     """Documents of the head snapshot that the caller may see."""
     rows = [
-        {"uri": v.uri, "version": v.number, "version_id": v.id, "title": v.title, "media_type": v.media_type}
-        for v in visible_versions(services, caller, corpus)
+        {
+            "uri": d.uri,
+            "version": d.number,
+            "version_id": d.version_id,
+            "title": d.title,
+            "media_type": d.media_type,
+        }
+        for d in visible_documents(services, caller, corpus)
     ]
     return json_response({"documents": rows})
 

@@ -75,21 +75,10 @@ def documents(
     """List the documents of a snapshot."""
     with local_services() as services:
         chosen = _snapshot(services, corpus, snapshot)
-        versions = [services.library.version(v) for v in chosen.entries.values()]
-    data = [
-        {
-            "uri": v.uri,
-            "version": v.number,
-            "id": v.id,
-            "title": v.title,
-            "characters": len(v.text),
-            "pages": len(v.pages),
-        }
-        for v in versions
-    ]
-    rows = [(d["uri"], f"v{d['version']}", d["title"], d["characters"], d["pages"] or None) for d in data]
+        listed = services.library.listing(chosen.id)
+    rows = [(d.uri, f"v{d.number}", d.title, d.characters, d.pages or None) for d in listed]
     emit(
-        data,
+        listed,
         json,
         lambda: table(["document", "version", "title", ">characters", ">pages"], rows, "It is empty."),
     )

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
         may_see,
         prune_traces,
         replay_trace,
+        visible_documents,
         visible_version,
-        visible_versions,
         wait_for_trace,
     )
     from mainstay.services.build import build_services, close_services
@@ -36,7 +36,7 @@ _HOMES = {
         "prune_traces",
         "replay_trace",
         "visible_version",
-        "visible_versions",
+        "visible_documents",
         "wait_for_trace",
     ),
     "build": ("build_services", "close_services"),
@@ -69,8 +69,8 @@ __all__ = [
     "restore_indexes",
     "running_server",
     "sign_in_link",
+    "visible_documents",
     "visible_version",
-    "visible_versions",
     "wait_for_trace",
     "withdraw_server",
 ]

@@ -94,11 +94,10 @@ def prune_traces(services: Services, actor: Identity = SYSTEM) -> int:
     )
 
 
-def visible_versions(services: Services, caller: Identity, corpus: str) -> list[DocumentVersion]:
+def visible_documents(services: Services, caller: Identity, corpus: str) -> list[ListedDocument]:
     """Documents of the head snapshot that the caller may see. Raises NotFound for an unknown corpus."""
     head = services.library.head(corpus)
-    versions = (services.library.version(v) for v in head.entries.values())
-    return [v for v in versions if may_see(caller, v)]
+    return [d for d in services.library.listing(head.id) if may_see(caller, d)]
 
 
 def visible_version(services: Services, caller: Identity, version_id: str) -> DocumentVersion:
