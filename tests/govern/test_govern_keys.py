@@ -22,7 +22,7 @@ def test_a_new_key_is_active_and_found_by_the_hash_of_its_token(keys: KeyStore) 
     assert token.reveal().startswith(key.prefix)
     assert keys.active() == (key,)
     assert keys.hash_token(token.reveal()) == key.token_hash
-    assert identity_of(key) == Identity(key.id, "website", "key", "developer", frozenset({"staff", "ops"}))
+    assert identity_of(key) == Identity(key.id, "website", "key", "viewer", frozenset({"staff", "ops"}))
 
 
 def test_the_token_is_nowhere_in_the_database(database: Database, keys: KeyStore) -> None:

@@ -21,7 +21,7 @@ RoleName = Literal["viewer", "developer", "admin"]
 class NewKey(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str = Field(min_length=1, max_length=200)
-    role: RoleName = "developer"
+    role: RoleName = "viewer"
     models: list[str] | None = None
     groups: list[str] = []
     budget_usd: str | None = Field(default=None, description="Hard limit in dollars, as a decimal string.")

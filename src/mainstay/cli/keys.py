@@ -19,7 +19,7 @@ def create(
     name: Annotated[str, typer.Argument(help="What the key is for, e.g. 'web shop'.")],
     role: Annotated[
         Literal["viewer", "developer", "admin"], typer.Option(help="What it may do.")
-    ] = "developer",
+    ] = "viewer",
     model: Annotated[
         list[str] | None, typer.Option(help="App or model it may ask; repeat. Default: all.")
     ] = None,

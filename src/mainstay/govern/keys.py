@@ -48,7 +48,7 @@ class KeyStore:
         actor: Identity,
         name: str,
         *,
-        role: Role = "developer",
+        role: Role = "viewer",
         models: Sequence[str] | None = None,
         groups: frozenset[str] = frozenset(),
         budget_nusd: int | None = None,

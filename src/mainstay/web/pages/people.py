@@ -64,7 +64,7 @@ def create_key(
     visitor: Governor,
     parts: Parts,
     name: Annotated[str, Form()] = "",
-    role: Annotated[Role, Form()] = "developer",
+    role: Annotated[Role, Form()] = "viewer",
     models: Annotated[str, Form()] = "",
     budget_usd: Annotated[str, Form()] = "",
     window: Annotated[Literal["day", "month", "total"], Form()] = "month",
