@@ -105,6 +105,12 @@ def read_facts(sentence: str) -> Facts:
     )
 
 
+def ends_in_negation(words: str) -> bool:
+    """Is the last of these tokens a negation? "don't" is two tokens, `don t`."""
+    last = words.split()[-1:]
+    return not _NEGATIONS.isdisjoint(last) or last == ["t"]
+
+
 def without_list_mark(sentence: str) -> str:
     """Without "1.", "-" or "a)" in front and without "[2]": they assert nothing."""
     return _LIST_MARK.sub(" ", sentence).strip()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mainstay.retrieval.clauses import hold_facts, says_opposite_of_nearest
-from mainstay.retrieval.facts import Facts, read_facts, without_list_mark
+from mainstay.retrieval.facts import Facts, ends_in_negation, read_facts, without_list_mark
 from mainstay.retrieval.sentences import is_cut_off, split_sentences
 from mainstay.retrieval.support_features import (
     FEATURES,
@@ -137,12 +137,16 @@ def _contradicts(facts: Facts, measured: Measured, best: SourceSentence, sources
 
 
 def _copied_from(facts: Facts, ready: PassageSources) -> SourceSentence | None:
-    """The source sentence that holds all the words in order and without a gap, digits alike."""
+    """The source sentence that holds all the words in order and without a gap, digits alike.
+
+    Words behind a "not" that was left off ("allowed to …" of "not allowed to …") are no copy.
+    """
     if len(facts.words) < _COPIED_WORDS_MIN:
         return None
     run = f" {' '.join(facts.words)} "
     for sentence, words in zip(ready.sources.sentences, ready.word_runs, strict=True):
-        if run in words and facts.numbers <= sentence.facts.numbers:
+        before, held, _ = words.partition(run)
+        if held and facts.numbers <= sentence.facts.numbers and not ends_in_negation(before):
             return sentence
     return None
 
