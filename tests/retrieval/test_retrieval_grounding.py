@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,3 +145,40 @@ def test_numbers_are_compared_by_value() -> None:
     assert read_facts("twelve days").number_words == {"12"}
     assert read_facts("- 3. It isn't so [2]").numbers == {"3"}
     assert read_facts("2. It isn't so [2]").negated
+
+
+_MEASURE = """
+from mainstay.retrieval.facts import read_facts
+from mainstay.retrieval.support_features import Sources, measure
+names = "pump valve tank meter alarm siren hall yard crew fan door lamp".split()
+text = " ".join(f"Take the {' and the '.join(names[:n])}." for n in range(1, 12))
+print([value.hex() for value in measure(read_facts(f"Bring {' '.join(names)} home."), Sources([("", text)])).covers])
+"""
+
+
+def test_a_score_is_the_same_in_every_process_to_the_last_bit() -> None:
+    def measured(seed: int) -> str:
+        env = os.environ | {"PYTHONHASHSEED": str(seed)}
+        command = [sys.executable, "-c", _MEASURE]
+        return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+
+    assert len({measured(seed) for seed in range(4)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "claim"),
+    [
+        ("Employees are not allowed to bring pets to work.", "Allowed to bring pets to work."),
+        ("Nobody may enter the reactor hall at night.", "May enter the reactor hall at night."),
+        ("Crews don't smoke in the control room.", "Smoke in the control room."),
+    ],
+)
+def test_what_stands_behind_a_not_that_is_left_off_is_unsupported(source: str, claim: str) -> None:
+    assert not GroundingScorer.load().support(claim, [passage(source)]).supported
+    assert GroundingScorer.load().support(source, [passage(source)]).supported
+
+
+def test_the_end_of_a_sentence_that_negates_something_else_is_a_copy() -> None:
+    source = passage("If you are not sure, call the control room.")
+
+    assert GroundingScorer.load().support("Call the control room.", [source]).supported

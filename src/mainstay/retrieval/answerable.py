@@ -47,16 +47,15 @@ def signals(
     term_idf: Callable[[str], float],
 ) -> Signals:
     """`dense_scores`: cosines of the candidates, best first. `best_text`: the passage ranked first."""
-    stems = set(content_stems(question))
-    mass = {stem: term_idf(stem) for stem in stems}
+    mass = {stem: term_idf(stem) for stem in dict.fromkeys(content_stems(question))}  # in their order
     total = sum(mass.values())
-    found = stems & set(content_stems(best_text))
+    found = frozenset(content_stems(best_text))
     cosine = dense_scores[0] if dense_scores else 0.0
     return Signals(
         cosine=cosine,
         gap=cosine - float(np.mean(dense_scores)) if dense_scores else 0.0,
         bm25_per_idf=best_bm25 / total if total else 0.0,
-        cover=sum(mass[stem] for stem in found) / total if total else 0.0,
+        cover=sum(weight for stem, weight in mass.items() if stem in found) / total if total else 0.0,
     )
 
 

@@ -109,7 +109,7 @@ def answers_kind(question: str, sentence: str) -> float:
 def lexical_features(question: str, found: Sequence[Candidate]) -> NDArray[np.float64]:
     """Shape (sentences, features) in the order of SELECTION_FEATURES, cosine left at 0."""
     frequency = Counter(one for candidate in found for one in candidate.stems)
-    mass = {one: idf(frequency[one], max(len(found), 8)) for one in set(content_stems(question))}
+    mass = {one: idf(frequency[one], max(len(found), 8)) for one in dict.fromkeys(content_stems(question))}
     total = sum(mass.values()) or 1.0
 
     def share(stems: frozenset[str]) -> float:

@@ -68,11 +68,11 @@ class Segment:
             self._passage(number, row, score, parts.of(row))
             for number, (row, score) in enumerate(ranked[: settings.top_k], start=1)
         )
-        term_idf = partial(self._idf, access=access, rows=int(visible.sum()))
+        term_idf = partial(self._idf, access=access, visible=visible)
         return Ranking(passages, _signals(question, dense, lexical, passages, term_idf))
 
-    def _idf(self, term: str, access: tuple[int, ...], rows: int) -> float:
-        return idf(self._chunks.document_frequency(term, access), rows)
+    def _idf(self, term: str, access: tuple[int, ...], visible: NDArray[np.bool_]) -> float:
+        return idf(self._chunks.document_frequency(term, access, visible), int(visible.sum()))
 
     def _passage(self, number: int, row: int, score: float, parts: Mapping[str, float]) -> Passage:
         chunk = self._chunks.row(row)

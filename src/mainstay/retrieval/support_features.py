@@ -94,7 +94,8 @@ class Measured:
 
 def measure(facts: Facts, sources: Sources) -> Measured:
     # digits are not words: they have their own features, and must not draw in a second sentence
-    weights = {one: sources.weight(one) for one in set(facts.stems) if not one.isdigit()}
+    # in their order, as sums in the order of a set would differ in their last bits between processes
+    weights = {one: sources.weight(one) for one in dict.fromkeys(facts.stems) if not one.isdigit()}
     covers = [_cover(weights, sentence, sources) for sentence in sources.sentences]
     if not covers:
         return Measured((0.0,) * len(FEATURES), None, ())

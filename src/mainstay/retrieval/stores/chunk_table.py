@@ -45,11 +45,6 @@ CREATE VIRTUAL TABLE vocabulary USING fts5vocab(words, row);
 
 _K1, _B, _IDF_MIN = 1.2, 0.75, 1e-6
 _FREQUENCIES_KEPT_MAX = 16_384
-_PLACES = f"""
-SELECT places.doc, sum(CASE places.col WHEN 'context' THEN {TITLE_WEIGHT} ELSE 1.0 END)
-FROM temp.places JOIN chunk ON chunk.id = places.doc
-WHERE places.term = ? AND chunk.access IN ({{marks}}) GROUP BY places.doc
-"""  # noqa: S608 (only a number and question marks are put in)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +187,7 @@ class ChunkTable:
         if not terms or not access:
             return []
         if not self._sees_all(access):
-            return self._search_among(terms, access, visible, limit)
+            return self._search_among(terms, visible, limit)
         query = " OR ".join(f'"{term}"' for term in terms)
         sql = f"""
             SELECT rowid, -bm25(words, {TITLE_WEIGHT}, 1.0) AS score FROM words
@@ -201,7 +196,7 @@ class ChunkTable:
         return [(int(row), float(score)) for row, score in self._all(sql, [query, limit])]
 
     def _search_among(
-        self, terms: Sequence[str], access: tuple[int, ...], visible: NDArray[np.bool_], limit: int
+        self, terms: Sequence[str], visible: NDArray[np.bool_], limit: int
     ) -> list[tuple[int, float]]:
         """As FTS5 computes BM25 (k1 1.2, b 0.75, a word of the question counts as often as it stands)."""
         lengths = self._row_lengths()
@@ -209,15 +204,20 @@ class ChunkTable:
         damping = _K1 * (1 - _B + _B * lengths / mean) if mean else np.full(len(lengths), _K1)
         scores = np.zeros(len(lengths))
         for term, times in Counter(map(index_term, " ".join(terms).replace("_", " ").split())).items():
-            found = self._all(_PLACES.format(marks=_marks(access)), [term, *access])
-            if found:
-                at, weights = np.array(found, np.float64).T
-                places = at.astype(np.int64)
-                idf = max(math.log((rows - len(found) + 0.5) / (len(found) + 0.5)), _IDF_MIN)
-                scores[places] += times * idf * weights * (_K1 + 1) / (weights + damping[places])
+            weights = np.where(visible, self._weights(term, len(lengths)), 0.0)
+            found = int(np.count_nonzero(weights))
+            idf = max(math.log((rows - found + 0.5) / (found + 0.5)), _IDF_MIN)
+            scores += times * idf * weights * (_K1 + 1) / (weights + damping)
         hits = np.flatnonzero(scores)
         best = hits[np.lexsort((hits, -scores[hits]))[:limit]]
         return [(int(row), float(scores[row])) for row in best]
+
+    def _weights(self, term: str, rows: int) -> NDArray[np.float64]:
+        """Of every row: how often the stemmed term stands there, in title and headings counted more."""
+        found = self._all("SELECT doc, col='context' FROM temp.places WHERE term=?", (term,))
+        places = np.array(found, np.int64).reshape(-1, 2)
+        counted = np.bincount(places[:, 0], 1 + (TITLE_WEIGHT - 1) * places[:, 1], rows)
+        return np.asarray(counted, np.float64)
 
     def _row_lengths(self) -> NDArray[np.float64]:
         """Words of each row, as the index counted them."""
@@ -229,21 +229,21 @@ class ChunkTable:
     def _sees_all(self, access: tuple[int, ...]) -> bool:
         return self._classes <= set(access)
 
-    def document_frequency(self, term: str, access: tuple[int, ...]) -> int:
+    def document_frequency(self, term: str, access: tuple[int, ...], visible: NDArray[np.bool_]) -> int:
         """In how many visible rows the stemmed term stands."""
         known = self._frequencies.get((term, access))
         if known is None:
-            known = self._document_frequency(term, access)
+            known = self._document_frequency(term, access, visible)
             if len(self._frequencies) >= _FREQUENCIES_KEPT_MAX:
                 self._frequencies.clear()
             self._frequencies[term, access] = known
         return known
 
-    def _document_frequency(self, term: str, access: tuple[int, ...]) -> int:
+    def _document_frequency(self, term: str, access: tuple[int, ...], visible: NDArray[np.bool_]) -> int:
         if self._sees_all(access):
             found = self._all("SELECT doc FROM vocabulary WHERE term=?", (term,))
             return int(found[0][0]) if found else 0
-        return len(self._all(_PLACES.format(marks=_marks(access)), [term, *access]))
+        return int(np.count_nonzero(self._weights(term, len(visible))[visible]))
 
     def row(self, number: int) -> ChunkRow:
         (found,) = self._all(
@@ -258,10 +258,6 @@ class ChunkTable:
     def text_digests(self) -> Iterator[bytes]:
         for (digest,) in self._all("SELECT text_digest FROM chunk"):
             yield digest
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ",".join("?" * len(values))
 
 
 def _varints(data: bytes) -> Iterator[int]:
