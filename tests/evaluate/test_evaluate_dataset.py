@@ -72,3 +72,14 @@ def test_a_broken_file_is_refused(tmp_path: Path, text: str, says: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no file"):
         load_dataset(tmp_path / "none.jsonl")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_case(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text(json.dumps(GOOD), encoding="utf-8-sig")
+    assert [case.id for case in load_dataset(path)] == ["q1"]
+
+
+def test_a_folder_is_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_dataset(tmp_path)

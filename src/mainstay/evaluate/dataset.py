@@ -24,9 +24,11 @@ _FIELDS = ("id", "question", "answer", "accept", "spans", "kind")
 def load_dataset(path: Path) -> tuple[Case, ...]:
     """Read a .jsonl file. Raises ConfigError naming line, field and remedy; blank lines are skipped."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}).") from error
     cases: list[Case] = []
