@@ -17,9 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for, e.g. 'web shop'.")],
-    role: Annotated[
-        Literal["viewer", "developer", "admin"], typer.Option(help="What it may do.")
-    ] = "viewer",
+    role: Annotated[Literal["viewer", "developer", "admin"], typer.Option(help="What it may do.")] = "viewer",
     model: Annotated[
         list[str] | None, typer.Option(help="App or model it may ask; repeat. Default: all.")
     ] = None,

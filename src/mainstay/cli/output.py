@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mainstay.core.jsonable import dumps
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Data is shown as it stands: `:warning:` in a question is no picture.
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def emit(data: Any, as_json: bool, render: Callable[[], None]) -> None:
@@ -34,12 +36,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) 
     """A plain table; a leading `>` in a column's name right-aligns it. `empty` says what to do when none."""
     shown = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for name in columns:
-        shown.add_column(
-            name.removeprefix(">"), justify="right" if name.startswith(">") else "left", overflow="fold"
-        )
+        title = Text(name.removeprefix(">"))
+        shown.add_column(title, justify="right" if name.startswith(">") else "left", overflow="fold")
     count = 0
     for row in rows:
-        shown.add_row(*("–" if cell is None else str(cell) for cell in row))
+        shown.add_row(*(Text("–" if cell is None else str(cell)) for cell in row))
         count += 1
     if count:
         # At its natural width, also beyond the terminal's: an id cut into pieces cannot be copied.
@@ -53,7 +54,8 @@ def progress_bar(label: str) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     return Progress(
-        TextColumn(f"{label} [progress.description]{{task.description}}"),
+        TextColumn(label.replace("{", "{{").replace("}", "}}"), markup=False),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -39,7 +39,7 @@ def list_traces(
             t.status,
             f"{t.duration_ms:.0f}",
             show_usd(t.cost_nusd),
-            t.question[:60],
+            " ".join(t.question.split())[:60],
         )
         for t in found
     ]
