@@ -39,7 +39,9 @@ def test_the_careful_policy_cuts_the_instructions_out_of_the_poisoned_chunk_and_
     guard, policy = Guard.load(), load_policy(HANDBOOK / "policies/careful.yaml", "careful")
     chunks = _chunks(sqlite_database, tmp_path, actor)
     verdicts = [(uri, text, guard.check(text, "context", policy)) for uri, text in chunks]
-    cut = [(uri, text, v.text) for uri, text, v in verdicts if any(f.check == "injection" for f in v.findings)]
+    cut = [
+        (uri, text, v.text) for uri, text, v in verdicts if any(f.check == "injection" for f in v.findings)
+    ]
     assert {uri for uri, _, _ in cut} == {"supplier-newsletter.md"}
     poisoned = [
         t for _, t in chunks if "Ignore all previous instructions" in t or "disregard your earlier" in t

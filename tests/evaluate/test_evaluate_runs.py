@@ -238,3 +238,27 @@ async def test_a_gate_does_not_pass_on_missing_scores(
     run = await _run(app, [case("q1"), case("q2")], EvalStore(sqlite_database), actor)
     assert gate(run, {"right_answer": 0.9}) == (False, ("right_answer misses 1 of 2 scores: failed.",))
     assert gate(run, {"right_answer": 0.9}, missing_max=1)[0]
+
+
+async def test_a_run_that_goes_on_asks_failed_cases_again(
+    case: MakeCase, answered: MakeAnswer, store: EvalStore, actor: Identity
+) -> None:
+    class Killed(BaseException):
+        """As if the process ended."""
+
+    def reply(question: str) -> Answered:
+        if "q3" in question:
+            raise Killed
+        if "q1" in question:
+            raise TimeoutError
+        return answered()
+
+    cases = [case("q1"), case("q2"), case("q3")]
+    with pytest.raises(BaseExceptionGroup):
+        await _run(App(reply), cases, store, actor, concurrency=1)
+    again = App(lambda q: answered())
+
+    run = await _run(again, cases, store, actor)
+
+    assert again.asked == ["Question q1?", "Question q3?"]
+    assert run.means["right_answer"].missing == 0

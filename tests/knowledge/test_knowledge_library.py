@@ -195,6 +195,33 @@ def test_unreadable_documents_are_reported_and_the_rest_is_synced(
     assert all(failure.reason and failure.fix for failure in report.failed)
 
 
+def test_a_new_version_of_a_parser_reads_its_documents_again(
+    library: Library, folder: Path, sync: Syncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "a.md").write_text("One.")
+    sync(library)
+    parser = parser_for("a.md")
+    assert parser is not None
+    monkeypatch.setattr(type(parser), "version", "next")
+
+    assert sync(library).changed == ("a.md",)
+
+
+def test_no_row_names_bytes_that_could_not_be_kept(
+    library: Library, folder: Path, sync: Syncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "a.md").write_text("One.")
+
+    def full(self: BlobStore, data: bytes) -> str:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(BlobStore, "put", full)
+    with pytest.raises(OSError, match="No space"):
+        sync(library)
+
+    assert library.versions("handbook", "a.md") == ()
+
+
 @dataclass(frozen=True)
 class Faulty:
     """A third-party parser with a bug, registered for one test."""

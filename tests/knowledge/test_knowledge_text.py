@@ -97,3 +97,7 @@ def test_long_runs_of_spaces_are_read_in_linear_time() -> None:
 def test_bytes_full_of_control_characters_are_no_text() -> None:
     with pytest.raises(ParseError, match="binary"):
         decode(bytes(range(1, 256)) * 40)
+
+
+def test_halves_of_surrogate_pairs_become_replacement_characters() -> None:
+    assert canonical("a\ud800b") == "a\ufffdb"

@@ -74,13 +74,13 @@ def test_a_parser_that_eats_memory_dies_or_fails_costs_only_its_document(
     assert worker.parse(Hostile(), b"fine", "y.hostile").title == "t"
 
 
-def test_a_parser_that_hangs_is_ended_in_time(worker: ParseWorker) -> None:
-    with (
-        ParseWorker(WorkerLimits(time_s=0.5)) as impatient,
-        pytest.raises(ParseError, match=r"longer than 0\.5 seconds") as caught,
-    ):
-        impatient.parse(Hostile(), b"hang", "x.hostile")
-    assert caught.value.fix
+def test_a_parser_that_hangs_is_ended_in_time_and_the_next_document_is_read(worker: ParseWorker) -> None:
+    with ParseWorker(WorkerLimits(time_s=2.0)) as impatient:
+        with pytest.raises(ParseError, match="longer than 2 seconds") as caught:
+            impatient.parse(Hostile(), b"hang", "x.hostile")
+        assert caught.value.fix
+
+        assert impatient.parse(Hostile(), b"fine", "y.hostile").title == "t"
 
 
 def test_the_parsing_process_holds_no_secrets_of_its_parent(worker: ParseWorker) -> None:

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -106,6 +107,8 @@ def test_a_citation_quotes_the_span_and_verifies_against_the_version(scorer: Gro
     assert verify_citation(citation, document)
     assert not verify_citation(citation, document.replace("full salary", "half salary"))
     assert not verify_citation(citation, document[:50])
+    assert not verify_citation(replace(citation, start=-1, end=len(document), quote=document[-1]), document)
+    assert not verify_citation(replace(citation, end=citation.start, quote=""), document)
 
 
 def test_a_table_row_is_cited_as_one_line(scorer: GroundingScorer) -> None:

@@ -90,6 +90,14 @@ def test_hidden_documents_neither_show_nor_take_a_place(
     assert len(board.passages) == 3
 
 
+def test_one_of_several_labels_is_enough(indexes: Indexes, library: TextLibrary) -> None:
+    snapshot = library.add({"pay.md": "The bonus is paid."}, {"pay.md": frozenset({"board", "hr"})})
+    indexes.build(snapshot)
+
+    assert indexes.search(snapshot, "bonus", SETTINGS, frozenset({"hr", "sales"})).passages
+    assert not indexes.search(snapshot, "bonus", SETTINGS, frozenset({"sales"})).passages
+
+
 @pytest.mark.parametrize("mode", ["hybrid", "dense", "lexical"])
 @pytest.mark.parametrize("question", ["When is the bonus paid?", "Does the merger with Foo change leave?"])
 def test_no_score_tells_what_stands_in_hidden_documents(
