@@ -2,6 +2,7 @@
 
 import pytest
 
+from mainstay.cli.doctor import Check, render
 from mainstay.cli.output import out, progress_bar, table
 
 
@@ -22,3 +23,10 @@ def test_a_bar_shows_names_with_brackets_as_they_stand() -> None:
     with progress_bar("eval [/b]{x}") as bar:
         bar.add_task("models [/b]", total=1)
         assert [str(column) for column in bar.columns]
+
+
+def test_a_finding_of_two_lines_stays_in_its_column(capsys: pytest.CaptureFixture[str]) -> None:
+    render([Check("packages", "problem", "cannot import a\nand b", "Install again")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[19:] for line in lines] == ["cannot import a", "and b", "Install again"]
+    assert lines[1][:19].strip() == ""

@@ -13,7 +13,7 @@ from openai import OpenAI
 from typer.testing import Result
 
 from mainstay.core.config import load_settings
-from mainstay.core.errors import InvalidInput, NotFound
+from mainstay.core.errors import InvalidInput, MainstayError, NotFound
 from mainstay.services import running_server
 
 pytestmark = pytest.mark.model
@@ -53,6 +53,31 @@ def test_a_question_on_the_command_line_gets_an_answer_and_leaves_a_trace(projec
     assert trace["app"] == "bot"
     assert "grey fuel cards" in trace["question"]
     assert running_server(load_settings()) is None
+
+
+def test_asking_an_app_before_its_first_release_says_to_apply(project: Path, cli: Cli) -> None:
+    refused = cli("ask", "bot", "Who hands out fuel cards?")
+    assert isinstance(refused.exception, NotFound)
+    assert "mainstay apply" in str(refused.exception.fix)
+
+
+def test_a_failed_question_tells_its_fix_once(project: Path, cli: Cli) -> None:
+    data(cli, "apply")
+    error = cli("ask", "bott", "Who?").exception
+    assert isinstance(error, MainstayError)
+    assert error.fix is not None
+    assert error.fix not in error.message
+
+
+def test_a_question_is_replayed_on_a_release_by_its_number(project: Path, cli: Cli) -> None:
+    data(cli, "apply")
+    data(cli, "ask", "bot", "When do the grey fuel cards stop working?")
+    (trace,) = data(cli, "trace", "list")  # type: ignore[misc]
+    again = data(cli, "trace", "replay", trace["trace_id"], "--on", "r1")
+    assert again["model"] == "bot@r1"  # type: ignore[index,call-overload]
+    refused = cli("trace", "replay", trace["trace_id"], "--on", "bot@r7")
+    assert refused.exit_code == 1
+    assert isinstance(refused.exception, NotFound)
 
 
 def test_the_audit_log_of_all_this_verifies(project: Path, cli: Cli) -> None:

@@ -16,14 +16,18 @@ from mainstay.cli.context import project_here
 from mainstay.cli.output import JsonFlag, emit, out, say
 from mainstay.cli.server import RunningServer
 from mainstay.core.config import load_settings
-from mainstay.core.errors import MainstayError, Unavailable
+from mainstay.core.errors import MainstayError, NotFound, Unavailable
 from mainstay.services import running_server
 
 
 class AskFailed(MainstayError):
-    """The server answered with an error; the message is the server's."""
+    """The server answered with an error; the message is the server's, `server_code` its stable code."""
 
     status, code = 502, "ask_failed"
+
+    def __init__(self, message: str, *, fix: str | None, server_code: str | None) -> None:
+        super().__init__(message, fix=fix)
+        self.server_code = server_code
 
 
 def ask(
@@ -33,7 +37,12 @@ def ask(
 ) -> None:
     """Ask an app or a model. Uses the running server, or starts one for this question."""
     with endpoint() as (base_url, key):
-        final = asyncio.run(_stream(base_url, key, model, question, show=not json))
+        try:
+            final = asyncio.run(_stream(base_url, key, model, question, show=not json))
+        except AskFailed as error:
+            if error.server_code == "model_not_found" and _is_app_here(model):
+                raise not_applied(model) from error
+            raise
     emit(final, json, lambda: render_extension(final.get("mainstay") or {}, base_url))
 
 
@@ -91,9 +100,26 @@ async def sse_events(content: aiohttp.StreamReader) -> AsyncIterator[dict[str, A
 
 
 def _failure(body: dict[str, Any]) -> AskFailed:
+    """What the server said. Its message ends with the fix, for clients that show no more than the message."""
     error = body.get("error") or {}
     fix = (error.get("mainstay") or {}).get("fix")
-    return AskFailed(str(error.get("message") or body), fix=fix)
+    message = str(error.get("message") or body)
+    if fix:
+        message = message.removesuffix(fix).rstrip() or message
+    return AskFailed(message, fix=fix, server_code=error.get("code"))
+
+
+def _is_app_here(name: str) -> bool:
+    project = project_here()
+    return project is not None and name in project.apps
+
+
+def not_applied(app: str) -> NotFound:
+    """The answer to a question that comes before the app's first release."""
+    return NotFound(
+        f"The app {app!r} of this project has no release yet.",
+        fix="Run `mainstay apply` (or `mainstay up`) first.",
+    )
 
 
 def render_extension(extension: dict[str, Any], base_url: str) -> None:

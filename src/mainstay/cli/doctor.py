@@ -49,10 +49,12 @@ def doctor(json: JsonFlag = False) -> None:
 
 
 def render(checks: list[Check]) -> None:
+    """Three columns; the further lines of a finding, and its fix, stay in the third."""
     for check in checks:
-        out.print(f"{SIGNS[check.state]} {check.name:<16} {check.finding}", markup=False)
-        if check.fix:
-            out.print(f"{'':<19}{check.fix}", markup=False)
+        first, *more = [*check.finding.splitlines(), *check.fix.splitlines()] or [""]
+        out.print(f"{SIGNS[check.state]} {check.name:<16} {first}", markup=False)
+        for line in more:
+            out.print(f"{'':<19}{line}", markup=False)
 
 
 def _run(check: Callable[[Settings], Check], settings: Settings) -> Check:
@@ -81,9 +83,8 @@ def _packages(_: Settings) -> Check:
         except ImportError as error:
             broken.append(f"{name} ({error})")
     if broken:
-        return Check(
-            "packages", "problem", "cannot import " + ", ".join(broken), "Install again: pip install mainstay"
-        )
+        fix = "Install again from where it came: in the clone, pip install --force-reinstall ."
+        return Check("packages", "problem", "cannot import " + ", ".join(broken), fix)
     return Check("packages", "ok", f"{len(NEEDED_MODULES)} compiled parts load")
 
 

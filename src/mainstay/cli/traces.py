@@ -9,6 +9,7 @@ import typer
 
 from mainstay.cli.context import actor, local_services, local_traces, run_async
 from mainstay.cli.output import JsonFlag, emit, out, say, table
+from mainstay.core.errors import MainstayError
 from mainstay.core.money import show_usd
 from mainstay.observe import TraceFilter, waterfall
 
@@ -17,6 +18,12 @@ app = typer.Typer(no_args_is_help=True, help="Traces: list, show, replay.")
 TraceId = Annotated[
     str, typer.Argument(help="The trace id, from a response header or `mainstay trace list`.")
 ]
+
+
+class ReplayFailed(MainstayError):
+    """The question was asked again, and no answer came."""
+
+    status, code = 502, "replay_failed"
 
 
 @app.command("list")
@@ -68,10 +75,10 @@ def show(trace_id: TraceId, json: JsonFlag = False) -> None:
 @app.command()
 def replay(
     trace_id: TraceId,
-    on: Annotated[str, typer.Option(help="App release to answer with, e.g. handbook-bot@r2.")],
+    on: Annotated[str, typer.Option(help="Release to answer with: r2, or my-bot@r2 of any app.")],
     json: JsonFlag = False,
 ) -> None:
-    """Ask a recorded question again on another release, and show both answers."""
+    """Ask a recorded question again on another release, and show both answers. Exit 1 when it fails."""
     from mainstay.services import replay_trace
 
     with local_services() as services:
@@ -80,10 +87,18 @@ def replay(
     def render() -> None:
         out.print(f"question: {result.question}", markup=False)
         out.print(f"\nthen ({result.original_model}):\n{result.original.text}", markup=False)
-        out.print(f"\nnow ({result.model}):\n{result.again.error or result.again.text}", markup=False)
+        out.print(f"\nnow ({result.model}):\n{result.again.text}", markup=False)
         say(f"new trace: {result.again.trace_id}")
 
-    emit(result, json, render)
+    if result.again.error is None:
+        emit(result, json, render)
+        return
+    if json:
+        emit(result, json, render)
+    raise ReplayFailed(
+        f"{result.model} did not answer: {result.again.error}",
+        fix=f"See: mainstay trace show {result.again.trace_id}",
+    )
 
 
 def prune(json: JsonFlag = False) -> None:

@@ -12,6 +12,7 @@ from mainstay.evaluate import Case, Run, run_dataset
 from mainstay.govern import SYSTEM, Identity, apply_retention, local_identity
 from mainstay.knowledge import DocumentVersion, ListedDocument
 from mainstay.models import UnknownModel
+from mainstay.observe import Attr, Span
 from mainstay.services.container import Services
 from mainstay.services.folder import local_key_path
 from mainstay.serving import Replayed, app_caller, replay
@@ -77,10 +78,24 @@ def _require_model(services: Services, name: str, known: Sequence[str]) -> None:
 
 
 async def replay_trace(services: Services, actor: Identity, trace_id: str, on: str | None) -> Replayed:
-    """Ask a recorded question again. Raises NotFound for an unknown trace."""
+    """Ask a recorded question again. `on` may be the `r2` alone of the trace's own app.
+
+    Raises NotFound for an unknown trace, ModelNotFound before anything is asked when nothing is called `on`.
+    """
     await asyncio.to_thread(services.refresher.refresh)
-    spans = await asyncio.to_thread(services.traces.get, trace_id)
-    return await replay(list(spans), services.deps, actor, on=on)
+    spans = list(await asyncio.to_thread(services.traces.get, trace_id))
+    name = None if on is None else _with_app(on, spans)
+    snapshot = services.snapshots.current
+    if name is not None and snapshot.resolve(name) is None:
+        _require_model(services, name, (*snapshot.runnables, *snapshot.models))
+    return await replay(spans, services.deps, actor, on=name)
+
+
+def _with_app(name: str, spans: Sequence[Span]) -> str:
+    """`r2` as `my-bot@r2` when the trace is of the app `my-bot`; any other name as it stands."""
+    apps = {str(span.attributes[Attr.APP]) for span in spans if Attr.APP in span.attributes}
+    is_number = name[:1] == "r" and name[1:].isdigit()
+    return f"{min(apps)}@{name}" if is_number and apps else name
 
 
 def prune_traces(services: Services, actor: Identity = SYSTEM) -> int:
