@@ -17,7 +17,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-GATEWAY_PATHS = ("/v1/chat/completions", "/v1/models", "/v1/embeddings")
+CONTROL_PATHS = ("/v1/traces",)
+"""What stands below `/v1` and is not the gateway's: OpenTelemetry's clients send there."""
 
 
 def build_app(services: Services) -> AsgiApp:
@@ -36,7 +37,9 @@ def build_app(services: Services) -> AsgiApp:
 
 
 def _is_gateway(path: str) -> bool:
-    return any(path == known or path.startswith(f"{known}/") for known in GATEWAY_PATHS)
+    """All of `/v1` but telemetry, so that OpenAI's clients read errors in their own form everywhere."""
+    control = any(path == known or path.startswith(f"{known}/") for known in CONTROL_PATHS)
+    return path.startswith("/v1/") and not control
 
 
 def bounded(receive: Receive, limit_bytes: int) -> Receive:

@@ -204,7 +204,7 @@ async def test_extractive_answers_with_numbered_source_sentences(make):
 
     text = await answer(catalog, "local/extractive", question="How long is leave?", passages=PASSAGES)
 
-    assert text == "Leave is 27 days. [1] Lunch is at noon. [2] Ask early. [1]"
+    assert text == "Leave is 27 days. [1] Ask early. [1] Lunch is at noon. [2]"
 
 
 async def test_extractive_says_so_when_nothing_supports_an_answer(make):

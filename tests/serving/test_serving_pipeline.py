@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from serving_plane import HANDBOOK, RULES, Plane, api_key, runnable
 
+from mainstay.core.errors import MainstayError
 from mainstay.delivery.types import GenerationSettings
 from mainstay.govern.types import Identity
 from mainstay.guard.types import CheckRule, GroundingRule, Policy
@@ -453,3 +454,28 @@ async def test_forwarded_fields_count_into_the_worst_case(plane: Plane) -> None:
     with pytest.raises(RequestExceedsBudget):
         await asked(plane, model="acme/small", key=key, extra={"response_format": schema})
     assert plane.model.calls == []
+
+
+async def test_what_the_policy_masks_in_an_answer_is_masked_in_its_quotes(plane: Plane) -> None:
+    plane.corpus.texts["version_2"] = "The depot in Ardvale pays for diesel with card 4111 1111 1111 1111."
+    plane.model.says("The depot in Ardvale pays for diesel with card.")
+    final = await asked(plane, "How does the depot pay?")
+    assert final.citations[0].quote == "The depot in Ardvale pays for diesel with card [CREDIT_CARD]."
+
+
+async def test_a_heading_is_no_answer(plane: Plane) -> None:
+    plane.corpus.texts["version_2"] = "## Step 5 of the descaling\n\nHold the button for 5 seconds."
+    plane.model.says("## Step 5 of the descaling")
+    final = await asked(plane, "What is step 5?")
+    assert "Step 5 of the descaling" not in final.text
+
+
+async def test_an_app_refuses_stop_sequences_instead_of_ignoring_them(plane: Plane) -> None:
+    with pytest.raises(BadField, match="stop"):
+        await asked(plane, stop=("months",))
+
+
+async def test_a_request_that_never_reached_a_model_is_known_to_cost_nothing(plane: Plane) -> None:
+    with pytest.raises(MainstayError):
+        await asked(plane, model="nobody")
+    assert [s.attributes.get(Attr.COST_NUSD) for s in plane.sink.traces[-1] if s.parent_id is None] == [0]

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
-from mainstay.guard.types import GroundingRule, Policy
+from mainstay.guard.types import GroundingRule, Policy, Rail
 from mainstay.models.types import Target
 from mainstay.observe import Step
 from mainstay.observe.types import Attr
@@ -17,6 +17,8 @@ from mainstay.serving.deps import EXTRACTIVE
 from mainstay.serving.grounding import GroundedText, Numbering, SentenceCutter, SentenceJudge
 from mainstay.serving.run import Run
 from mainstay.serving.types import Grounding, citation_body, finding_body
+
+WITHHELD = "[withheld by the app's policy]"
 
 LastResort = Callable[[Target], AsyncGenerator[str, None]]
 """Asks another target the same question."""
@@ -136,12 +138,18 @@ def _grounding(text: GroundedText) -> Grounding:
 
 
 def _shown_citations(run: Run, policy: Policy, numbering: Numbering) -> tuple[Citation, ...]:
-    """Quotes were verified against the stored text; what the context rail masks is masked in them too."""
-    if not run.context:
-        return numbering.citations
-    return tuple(
-        replace(c, quote=run.deps.guard.check(c.quote, "context", policy).text) for c in numbering.citations
-    )
+    """Quotes were verified against the stored text; what the policy masks in an answer is masked in them too."""
+    rails: tuple[Rail, ...] = ("context", "output")
+    return tuple(replace(c, quote=_guarded_quote(run, policy, c.quote, rails)) for c in numbering.citations)
+
+
+def _guarded_quote(run: Run, policy: Policy, quote: str, rails: tuple[Rail, ...]) -> str:
+    for rail in rails:
+        verdict = run.deps.guard.check(quote, rail, policy)
+        if verdict.action in ("drop", "block"):
+            return WITHHELD
+        quote = verdict.text
+    return quote
 
 
 def _describe(run: Run, step: Step) -> None:

@@ -167,6 +167,8 @@ class SentenceJudge:
         return replace(self._scored(text), findings=verdict.findings)
 
     def _scored(self, text: str) -> Judged:
+        if is_title(text):
+            return Judged(text, "unsupported", score=0.0)
         self._ready = self._ready or PassageSources(self._passages)
         support = self._scorer.support_in(text, self._ready)
         found = support.passage is not None and support.start is not None

@@ -159,7 +159,7 @@ class Ledger:
         limit = f"the key's budget of {show_usd(state.limit_nusd)} per {key.budget_window}"
         if least > state.limit_nusd:
             return RequestExceedsBudget(
-                f"This request costs at least {show_usd(least)}, more than {limit}.",
+                f"At least {show_usd(least)} must be held for this request, more than {limit}.",
                 fix="Send a shorter input or ask a cheaper model.",
                 **detail,
             )

@@ -105,6 +105,8 @@ def _refuse_unsupported(run: Run) -> None:
                 "an app brings its own instructions.",
                 fix="Leave system messages out, or ask a model by its own name.",
             )
+    if run.request.stop:
+        raise BadField("stop", "an app answers in whole, checked sentences.", fix="Leave it out.")
     if not run.question.strip():
         raise BadField("messages", "an app needs a user message with a question.")
 

@@ -198,6 +198,8 @@ class Run:
         if self.findings:
             self.trace.set(Attr.GUARD, [finding_body(f) for f in self.findings])
         self.trace.set(Attr.CACHE, self.cache)
+        if not self.calls:  # no model was asked: nothing was paid, and that is known
+            self.trace.set(Attr.COST_NUSD, 0)
         if final is not None:
             self._describe_final(final)
         self.deps.sink.record(self.trace.finish(error))
@@ -263,8 +265,6 @@ class Run:
         self.trace.set(Attr.GROUNDED_SHARE, final.grounding.supported_share)
         if final.citations:
             self.trace.set(Attr.CITATIONS, [citation_body(c) for c in final.citations])
-        if not self.calls:  # no model was asked: nothing was paid, and that is known
-            self.trace.set(Attr.COST_NUSD, 0)
 
 
 def _release_label(runnable: RunnableRelease) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from mainstay.models.errors import ProviderError, ProviderTimeout
 from mainstay.models.tokens import token_estimate
-from mainstay.models.types import ChatCall, Delta, SentenceSelector, Usage
+from mainstay.models.types import ChatCall, Delta, SentenceSelector, SourcePassage, Usage
 
 REFUSAL: Final = "The sources do not say."
 
@@ -50,10 +50,19 @@ class Extractive:
             raise ProviderTimeout(
                 f"No sentence was selected within {deadline_s:g} s.", provider=self.name
             ) from error
-        return list(found)[: self._sentences_max]
+        return _in_reading_order(list(found)[: self._sentences_max], call.passages)
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def _in_reading_order(
+    picked: list[tuple[str, int]], passages: Sequence[SourcePassage]
+) -> list[tuple[str, int]]:
+    """The best sentence's passage first; sentences of one passage as they stand in it."""
+    texts = {passage.number: passage.text for passage in passages}
+    ranks = {number: rank for rank, (_, number) in reversed(list(enumerate(picked)))}
+    return sorted(picked, key=lambda item: (ranks[item[1]], texts[item[1]].find(item[0])))
 
 
 def _last_user_message(call: ChatCall) -> str:

@@ -30,6 +30,9 @@ from mainstay.models.types import ChatCall, ChatMessage, Delta, EngineSettings
 if TYPE_CHECKING:
     from xllamacpp import Server
 
+OUTPUT_TOKENS_DEFAULT: Final = 512
+"""Where a call names no limit: a small model that does not stop must not hold a slot until its context is full."""
+
 _PREFILL_BATCH_TOKENS: Final = 64
 _PROMPT_CACHE_MIB: Final = 64
 _SHARED_PREFIX_MIN: Final = 0.01
@@ -225,7 +228,7 @@ def _encode(call: ChatCall) -> dict[str, Any]:
     body: dict[str, Any] = {k: v for k, v in call.extra.items() if k in _SAFE_EXTRAS}
     body["messages"] = [{"role": _role(m.role), "content": m.content} for m in call.messages]
     optional: Mapping[str, Any] = {
-        "max_tokens": call.max_tokens,
+        "max_tokens": call.max_tokens or OUTPUT_TOKENS_DEFAULT,
         "temperature": call.temperature,
         "top_p": call.top_p,
         "stop": list(call.stop) or None,
