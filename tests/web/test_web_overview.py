@@ -198,3 +198,17 @@ def test_the_audit_log_is_verified_when_asked_and_says_when(quiet: World, visito
     quiet.services.keys.create(quiet.actor, "later")
     later = Markup(visitor.get("/audit").text).striptags()
     assert f": {rows} row" in later  # what was found then; not verified again
+
+
+def test_an_outside_service_is_named_as_one_and_leads_to_its_traces(
+    quiet: World, visitor: TestClient
+) -> None:
+    record(quiet, 0, attributes={Attr.APP: None}, resource={"service.name": "web-shop"})
+
+    pages = {path: visitor.get(path).text for path in ("/", "/traces", "/spend")}
+
+    assert "outside service" in pages["/"]
+    assert "no release in production" not in pages["/"]
+    for path, page in pages.items():
+        assert "/apps/web-shop" not in page, path
+        assert 'href="/traces?q=app%3Aweb-shop"' in page, path

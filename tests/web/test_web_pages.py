@@ -488,3 +488,17 @@ def test_a_session_that_ended_sends_to_sign_in(client: ClientFor, world: World) 
     assert visitor.get("/apps").headers["location"] == "/sign-in?next=%2Fapps"
     with pytest.raises(Unauthenticated):
         world.services.users.check_password(EMAILS["viewer"], "not the password")
+
+
+def test_a_history_names_the_person_not_their_id(client: ClientFor, world: World) -> None:
+    dev = client("developer")
+    user = world.services.users.by_email(EMAILS["developer"])
+    try:
+        post(dev, "/apps/handbook-bot/promote", release="1", environment="staging", reason="to try it")
+
+        page = dev.get("/apps/handbook-bot").text
+
+        assert f'by <span title="{user.id}">Devi Rao</span>' in page
+        assert user.id not in re.sub(r'title="[^"]*"', "", page)
+    finally:
+        post(dev, "/apps/handbook-bot/promote", release="2", environment="staging", reason="as before")

@@ -28,6 +28,7 @@ from mainstay.govern.types import Identity, Permission
 from mainstay.services import Services
 from mainstay.web.commands import Same
 from mainstay.web.templating import TEMPLATES
+from mainstay.web.views.names import Names
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def render(
         base_url=base_url(request),
         notice=NOTICES.get(request.query_params.get("done", "")),
         same=same,
-        **values,
+        **{"names": Names(services_of(request)), **values},
     )
     response = HTMLResponse(body, status_code=status)
     response.headers["cache-control"] = "no-store"

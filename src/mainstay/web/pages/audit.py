@@ -33,8 +33,6 @@ def audit(
     if verify:
         request.app.state.audit_check = AuditCheck(now_us(), parts.audit.verify())
     entries = parts.audit.list(before=before, limit=PAGE + 1)
-    names = {user.id: user.name for user in parts.users.list()}
-    names |= {key.id: f"key {key.name}" for key in parts.keys.list()}
     same = Same(
         (mainstay("audit", "list"), mainstay("audit", "verify")), (api("audit"), api("audit", "verify"))
     )
@@ -46,6 +44,5 @@ def audit(
         older=entries[PAGE - 1].sequence if len(entries) > PAGE else None,
         before=before,
         check=getattr(request.app.state, "audit_check", None),
-        names=names,
         same=same,
     )
