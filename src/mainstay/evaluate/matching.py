@@ -23,12 +23,31 @@ def fold(text: str) -> str:
     return _THOUSANDS.sub("", folded)
 
 
+_SHORT_WORD = 3
+
+
 def says(text: str, expected: str) -> bool:
-    """Does `text` hold `expected`? A number is not found inside a longer one: `30 min` not in `130 minutes`."""
+    """Does `text` hold `expected`, from the start of a word or number on?
+
+    `30 min` is not in `130 minutes`, `paid` not in `unpaid`, `no` not in `know` or `not`; but `month` is in
+    `months`: what is longer than three letters may be inflected.
+    """
     wanted = fold(expected)
-    before = r"(?<!\d)(?<!\d[.,])" if wanted[:1].isdigit() else ""
-    after = r"(?!\d|[.,]\d)" if wanted[-1:].isdigit() else ""
-    return bool(wanted) and re.search(before + re.escape(wanted) + after, fold(text)) is not None
+    return (
+        bool(wanted) and re.search(_edge(wanted) + re.escape(wanted) + _end(wanted), fold(text)) is not None
+    )
+
+
+def _edge(wanted: str) -> str:
+    if wanted[0].isdigit():
+        return r"(?<!\d)(?<!\d[.,])"
+    return "(?<![a-z])" if "a" <= wanted[0] <= "z" else ""
+
+
+def _end(wanted: str) -> str:
+    if wanted[-1].isdigit():
+        return r"(?!\d|[.,]\d)"
+    return "(?![a-z])" if "a" <= wanted[-1] <= "z" and len(wanted) <= _SHORT_WORD else ""
 
 
 def fold_space(text: str) -> str:
