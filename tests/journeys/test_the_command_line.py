@@ -80,6 +80,27 @@ def test_a_question_is_replayed_on_a_release_by_its_number(project: Path, cli: C
     assert isinstance(refused.exception, NotFound)
 
 
+def test_a_model_that_stands_for_nothing_is_warned_of_and_stops_nothing(project: Path, cli: Cli) -> None:
+    file = project / "mainstay.yaml"
+    file.write_text(file.read_text().replace("model: local/extractive", "model: local/extractve"))
+    for words in (["plan"], ["apply"]):
+        done = cli(*words, "--json")
+        assert done.exit_code == 0, done.output
+        assert "warning: " in done.stderr
+        assert "local/extractive" in done.stderr
+    checks = {c["name"]: c for c in json.loads(cli("doctor", "--json").stdout)}
+    assert checks["project"]["state"] == "warning"
+    assert "local/extractive" in checks["project"]["finding"]
+
+
+def test_the_audit_log_names_people_and_what_happened(project: Path, cli: Cli) -> None:
+    data(cli, "user", "create", "ann@example.org")
+    data(cli, "user", "role", "ann@example.org", "developer")
+    shown = cli("audit", "list").stdout
+    assert "user_" not in shown
+    assert "role: developer" in shown
+
+
 def test_the_audit_log_of_all_this_verifies(project: Path, cli: Cli) -> None:
     data(cli, "apply")
     data(cli, "key", "create", "shop", "--budget", "2.50")

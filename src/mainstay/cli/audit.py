@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mainstay.cli.context import local_stores
 from mainstay.cli.output import JsonFlag, emit, say, table
 from mainstay.core.clock import to_iso
+from mainstay.core.content import short
+
+if TYPE_CHECKING:
+    from mainstay.services import Stores
+
+WHAT_CHARS = 100
+TELLING = (
+    "email",
+    "name",
+    "role",
+    "reason",
+    "note",
+    "number",
+    "added",
+    "changed",
+    "removed",
+    "failed",
+    "target",
+    "dataset",
+    "cases",
+    "models",
+    "groups",
+    "by",
+    "minutes",
+    "days",
+    "deleted",
+    "digest",
+)
 
 app = typer.Typer(no_args_is_help=True, help="The audit log: list, verify.")
 
@@ -22,12 +51,46 @@ def list_entries(
     """List audit rows, newest first."""
     with local_stores() as stores:
         entries = stores.audit.list(before=before, limit=limit)
-    rows = [(e.sequence, to_iso(e.at_us), e.actor, e.action, e.target) for e in entries]
-    emit(
-        entries,
-        json,
-        lambda: table([">#", "time", "actor", "action", "target"], rows, "Nothing has changed yet."),
-    )
+        names = known_names(stores)
+    rows = [
+        (
+            e.sequence,
+            to_iso(e.at_us),
+            names.get(e.actor, e.actor),
+            e.action,
+            names.get(e.target, e.target),
+            what_happened(e.detail),
+        )
+        for e in entries
+    ]
+    columns = [">#", "time", "actor", "action", "target", "what"]
+    emit(entries, json, lambda: table(columns, rows, "Nothing has changed yet."))
+
+
+def known_names(stores: Stores) -> dict[str, str]:
+    """What people call the ids of users and keys: the e-mail address, the key's name beside its id."""
+    users = {user.id: user.email for user in stores.users.list()}
+    return users | {key.id: f"{key.name} ({key.id})" for key in stores.keys.list()}
+
+
+def what_happened(detail: Mapping[str, object]) -> str:
+    """The most telling parts of a row's detail on one short line: `1 → 2 · reason: gate passed`."""
+    parts = []
+    if "to" in detail:
+        parts.append(f"{_short(detail.get('from') or 'none')} → {_short(detail['to'])}")
+    for key in TELLING:
+        value = detail.get(key)
+        if value not in (None, "", [], {}):
+            parts.append(f"{key}: {_short(value)}")
+    line = " · ".join(parts)
+    return line if len(line) <= WHAT_CHARS else line[: WHAT_CHARS - 1] + "…"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_short, value))
+    text = " ".join(str(value).split())
+    return short(text) if text.startswith("sha256:") else text
 
 
 @app.command()

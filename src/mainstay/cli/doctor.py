@@ -22,7 +22,7 @@ from mainstay.core.database import Database
 from mainstay.core.errors import MainstayError
 from mainstay.core.migrations import revisions
 from mainstay.models import install
-from mainstay.services import running_server
+from mainstay.services import model_warnings, running_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +143,15 @@ def _models(settings: Settings) -> Check:
     return Check("models", "ok", f"{', '.join(sorted(names))} in {settings.models_dir}")
 
 
-def _project(_: Settings) -> Check:
+def _project(settings: Settings) -> Check:
     project = project_here()
     if project is None:
         return Check(
             "project", "warning", "no mainstay.yaml in this folder", "Make one: mainstay init my-bot"
+        )
+    if warnings := model_warnings(settings, project):
+        return Check(
+            "project", "warning", "\n".join(warnings), "Change `model:` in mainstay.yaml, or set the key."
         )
     return Check("project", "ok", f"{project.name}: apps {', '.join(project.apps)}")
 

@@ -205,3 +205,5 @@ def render_comparison(results: tuple[Comparison, ...], metrics: Sequence[str] | 
         means = (show_mean(r.metric, r.a), show_mean(r.metric, r.b))
         rows.append((LABELS.get(r.metric, r.metric), *means, f"{difference} {interval}", r.verdict))
     table(["metric", ">a", ">b", ">b - a (95 %)", "verdict"], rows, "The runs share no scored case.")
+    if rows:
+        say("A verdict needs an interval without 0 and at least 6 cases that differ.")

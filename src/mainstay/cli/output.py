@@ -77,3 +77,8 @@ def stdout_for_data_only(wanted: bool) -> Iterator[None]:
 def say(message: str) -> None:
     """Talk for people, on stderr, as it stands."""
     err.print(message, markup=False)
+
+
+def warn(message: str) -> None:
+    """A line that nothing stops for, on stderr."""
+    err.print("warning: " + message, style="yellow", markup=False)

@@ -14,11 +14,14 @@ import orjson
 import typer
 
 from mainstay.cli.context import actor, local_services, project_here
-from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say, table
+from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say, table, warn
+from mainstay.core.config import Settings, load_settings
 from mainstay.core.errors import Conflict, InvalidInput
-from mainstay.delivery import Change, project_schema
-from mainstay.services import Published, publish
+from mainstay.delivery import Change, Project, project_schema
+from mainstay.knowledge import FailedDocument
+from mainstay.services import Published, model_warnings, publish
 
+REASON_CHARS = 120
 MARKS = {"create": "+", "update": "~", "none": " "}
 
 
@@ -65,6 +68,7 @@ def plan(json: JsonFlag = False) -> None:
     """Show what `apply` would change, and change nothing."""
     project = project_here(required=True)
     assert project is not None
+    warn_of_models(load_settings(), project)
     with local_services() as services:
         shown = services.delivery.plan(project)
     emit(shown, json, lambda: render_changes(shown.changes))
@@ -90,9 +94,16 @@ def apply(
     """Sync the knowledge and make new versions of what changed; unchanged input makes none."""
     project = project_here(required=True)
     assert project is not None
+    warn_of_models(load_settings(), project)
     with local_services() as services, progress_bar("apply") as bar:
         published = publish(services, actor(), project, note=note, promote=promote, progress=Bar(bar))
     emit(published, json, lambda: render_published(published))
+
+
+def warn_of_models(settings: Settings, project: Project) -> None:
+    """Say which apps name a model that stands for nothing here."""
+    for warning in model_warnings(settings, project):
+        warn(warning)
 
 
 class Bar:
@@ -129,12 +140,24 @@ def render_published(published: Published) -> None:
         "The project has no knowledge.",
     )
     for report in published.corpora:
-        for failed in report.failed:
-            say(f"not ingested: {failed.uri}: {failed.reason} {failed.fix or ''}")
+        for line in told_failures(report.failed):
+            say(line)
     for release in published.releases:
         out.print(f"release {release.app} r{release.number} {release.digest[:19]}", markup=False)
     if not published.releases:
         say("No new release: nothing changed.")
+
+
+def told_failures(failed: Sequence[FailedDocument]) -> list[str]:
+    """One short line a document, then each way to mend them once."""
+    lines = [f"not ingested: {f.uri}: {_one_sentence(f.reason)}" for f in failed]
+    return lines + [f"  {fix}" for fix in dict.fromkeys(f.fix for f in failed) if fix]
+
+
+def _one_sentence(reason: str) -> str:
+    """On one line, at most REASON_CHARS, with one full stop: parsers end some of their messages with their own."""
+    text = " ".join(reason.split()).rstrip(".")
+    return text[: REASON_CHARS - 1] + "…" if len(text) > REASON_CHARS else text + "."
 
 
 def schema(json: JsonFlag = True) -> None:

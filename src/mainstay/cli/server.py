@@ -21,7 +21,7 @@ import uvloop
 from mainstay.app import build_app
 from mainstay.cli.context import actor, project_here
 from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say
-from mainstay.cli.project import Bar, render_published
+from mainstay.cli.project import Bar, render_published, warn_of_models
 from mainstay.core.config import Settings, load_settings
 from mainstay.core.errors import MainstayError, NotFound, Unavailable
 from mainstay.delivery import Project
@@ -190,6 +190,7 @@ def up(
     project = project_here()
     if project is not None:
         require_models(settings, project)
+        warn_of_models(settings, project)
     with until_told_to_end(), RunningServer(settings, project) as server:
         if project is not None and apply_project:
             with progress_bar("apply") as bar:

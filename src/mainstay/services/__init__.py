@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         wait_for_trace,
     )
     from mainstay.services.build import build_services, close_services
+    from mainstay.services.checking import model_warnings
     from mainstay.services.container import Services
     from mainstay.services.folder import DataFolderLock, announce_server, running_server, withdraw_server
     from mainstay.services.janitor import Janitor
@@ -40,6 +41,7 @@ _HOMES = {
         "wait_for_trace",
     ),
     "build": ("build_services", "close_services"),
+    "checking": ("model_warnings",),
     "container": ("Services",),
     "folder": ("DataFolderLock", "announce_server", "running_server", "withdraw_server"),
     "janitor": ("Janitor",),
@@ -61,6 +63,7 @@ __all__ = [
     "local_admin",
     "local_key",
     "may_see",
+    "model_warnings",
     "open_database",
     "open_stores",
     "prune_traces",
