@@ -212,3 +212,45 @@ def test_an_outside_service_is_named_as_one_and_leads_to_its_traces(
     for path, page in pages.items():
         assert "/apps/web-shop" not in page, path
         assert 'href="/traces?q=app%3Aweb-shop"' in page, path
+
+
+def test_refusals_of_wrong_requests_are_not_counted_as_failures(quiet: World, visitor: TestClient) -> None:
+    for code in ("content_policy_violation", "insufficient_quota", "engine_failed", "cancelled"):
+        record(quiet, 0, status="error", attributes={Attr.ERROR_TYPE: code})
+    record(quiet, 0)
+
+    page, listed = visitor.get("/").text, visitor.get("/traces").text
+
+    assert (
+        "shop-bot: 1 request of 5 failed in the last 24 hours (2 refused, 1 broken off by the caller)" in page
+    )
+    assert "20 %" in page
+    for text in ("refused: insufficient_quota", "failed: engine_failed", "broken off: cancelled"):
+        assert text in listed
+
+
+def test_spend_without_any_cost_says_so_and_draws_no_scale(quiet: World, visitor: TestClient) -> None:
+    record(quiet, 0, attributes={Attr.COST_NUSD: 0})
+
+    page = visitor.get("/spend").text
+
+    assert "Nothing was spent in these days" in page
+    assert 'class="scale"' not in page
+
+
+def test_the_grounded_figure_says_that_it_measures_the_models_sentences(
+    quiet: World, visitor: TestClient
+) -> None:
+    replaced = {
+        Attr.GROUNDED_SHARE: 0.0,
+        Attr.ANSWERED_BY: "local/extractive",
+        "mainstay.grounding.fallback": "extractive",
+    }
+    record(quiet, 0, attributes=replaced)
+    (row,) = quiet.services.traces.list()
+
+    trace = Markup(visitor.get(f"/traces/{row.trace_id}").text).striptags()
+
+    assert "0 % of the model's sentences; replaced, answered by local/extractive" in trace
+    assert "of the model's sentences" in Markup(visitor.get("/").text).striptags()
+    assert "shown or taken out; answered by local/extractive" in visitor.get("/traces").text

@@ -19,6 +19,7 @@ from mainstay.web.page import PageRoute, Parts, Reader, Visitor, Writer, render,
 from mainstay.web.sse import SSE_HEADERS, event
 from mainstay.web.templating import TEMPLATES
 from mainstay.web.views import traces as view
+from mainstay.web.views.failures import failures_of
 from mainstay.web.views.names import Names
 from mainstay.web.views.trace_query import COMPLETIONS, TraceQuery, parse
 
@@ -85,9 +86,13 @@ async def _tail(
     names = Names(parts)  # those of the tail's two minutes
     while time.monotonic() < end:
         rows = await run_in_threadpool(parts.traces.list, query.filter, None, view.PAGE)
-        for row in reversed([r for r in rows if r.trace_id not in seen]):
+        new = [r for r in rows if r.trace_id not in seen]
+        why = await run_in_threadpool(failures_of, parts.traces, new)
+        for row in reversed(new):
             seen.add(row.trace_id)
-            html = TEMPLATES.get_template("_trace_row.html").render(row=row, names=names, now_us=now_us())
+            html = TEMPLATES.get_template("_trace_row.html").render(
+                row=row, why=why, names=names, now_us=now_us()
+            )
             yield event("row", html, id=row.trace_id)
         await asyncio.sleep(TAIL_POLL_S)
         if (await run_in_threadpool(visitor_of, request)).identity is None:

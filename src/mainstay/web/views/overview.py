@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlencode
 
@@ -19,6 +19,7 @@ from mainstay.web import formats
 from mainstay.web.changes import Earlier, difference, points, relative
 from mainstay.web.charts import spark_bars, spark_line
 from mainstay.web.views.budgets import Budget, budgets, of_app
+from mainstay.web.views.failures import Failed, Failure, failed_between, failures_of
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
@@ -49,6 +50,8 @@ class Metric:
     state: str = ""
     """`bad`, `risk` or nothing."""
     note: str = ""
+    hint: str = ""
+    """What the note means, on hover."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class Overview:
     apps: tuple[AppHealth, ...]
     troubles: tuple[Trouble, ...]
     latest: tuple[TraceRow, ...]
+    why: Mapping[str, Failure]
+    """By trace id, of the latest that ended in an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,9 @@ class Numbers:
     before: RollUp | None
     today: RollUp | None
     yesterday: RollUp | None
+    refused: int | None = 0
+    """Errors of the last 24 hours that were the caller's doing, no longer counted in `errors`; None: not told apart."""
+    broken_off: int = 0
 
 
 def overview(parts: Services, now_us: int) -> Overview:
@@ -101,14 +109,15 @@ def overview(parts: Services, now_us: int) -> Overview:
     for name in names:
         shown = numbers.get(name, Numbers((None,) * HOURS, None, None, None, None))
         apps.append(_health(parts, name, shown, keys))
-        troubles += _troubles(name, shown.last)
+        troubles += _troubles(name, shown)
     troubles += [_near_limit(b) for b in keys if b.condition]
     if (failure := parts.snapshots.failure) is not None:
         text = f"The gateway serves its last snapshot; making a new one fails: {failure.reason}."
         troubles.append(Trouble("bad", text, "/readyz", "See readiness"))
     latest = parts.traces.list(TraceFilter(), None, 6)
+    why = failures_of(parts.traces, latest)
     troubles.sort(key=lambda t: t.state)  # bad before risk
-    return Overview(tuple(apps), tuple(troubles), tuple(latest))
+    return Overview(tuple(apps), tuple(troubles), tuple(latest), why)
 
 
 def _numbers(traces: TraceStore, now_us: int) -> dict[str | None, Numbers]:
@@ -122,12 +131,47 @@ def _numbers(traces: TraceStore, now_us: int) -> dict[str | None, Numbers]:
     last, before = _sums(traces, start_us, end_us), _sums(traces, start_us - DAY_US, now_us - DAY_US)
     today = _sums(traces, midnight_us, end_us)
     yesterday = _sums(traces, midnight_us - DAY_US, now_us - DAY_US)
-    return {
+    found = {
         app: Numbers(
             _series(by_app[app], start_us), last.get(app), before.get(app), today.get(app), yesterday.get(app)
         )
         for app in {**by_app, **before}
     }
+    now = failed_between(traces, start_us, end_us)
+    then = failed_between(traces, start_us - DAY_US, now_us - DAY_US)
+    return {app: _told_apart(app, numbers, start_us, now, then) for app, numbers in found.items()}
+
+
+def _told_apart(
+    app: str | None,
+    numbers: Numbers,
+    start_us: int,
+    now: Sequence[Failed] | None,
+    then: Sequence[Failed] | None,
+) -> Numbers:
+    """The numbers with only the server's and the providers' failures as errors, where both days could be read."""
+    if now is None or then is None:
+        return replace(numbers, refused=None)
+    ours = [f for f in now if f.app == app]
+    earlier = [f for f in then if f.app == app and f.kind != "failed"]
+    spared = [f for f in ours if f.kind != "failed"]
+    hours = [
+        _less(hour, sum((f.start_us - start_us) // HOUR_US == index for f in spared))
+        for index, hour in enumerate(numbers.hours)
+    ]
+    return replace(
+        numbers,
+        hours=hours,
+        last=_less(numbers.last, len(spared)),
+        before=_less(numbers.before, len(earlier)),
+        refused=sum(f.kind == "refused" for f in spared),
+        broken_off=sum(f.kind == "broken off" for f in spared),
+    )
+
+
+def _less(found: RollUp | None, errors: int) -> RollUp | None:
+    """Never below zero: a trace may have come between the two readings."""
+    return replace(found, errors=max(0, found.errors - errors)) if found else None
 
 
 def _sums(traces: TraceStore, start_us: int, end_us: int) -> dict[str | None, RollUp]:
@@ -178,6 +222,8 @@ def _traffic(shown: Numbers) -> tuple[Metric, ...]:
             points(rate, _error_rate(before), BEFORE, "bad"),
             spark_line([_error_rate(h) for h in hours], "Error rate per hour, last 24 hours", top=0.1),
             _rate_state(rate),
+            note=_spared(shown),
+            hint="Refused: wrong requests, keys without rights or budget, content that a policy blocks.",
         ),
         Metric(
             "First token p95",
@@ -209,6 +255,7 @@ def _worth(shown: Numbers, budget: str | None) -> tuple[Metric, ...]:
             relative(_whole_cost(shown.today), _whole_cost(shown.yesterday), YESTERDAY, _dollars, "neither"),
             spark_bars([h.cost_nusd if h else None for h in hours], "Cost per hour, last 24 hours"),
             note=f"keys: {budget}" if budget else "",
+            hint="What the API keys that may ask this app have spent of their budgets, on it and on others",
         ),
         Metric(
             "Grounded",
@@ -219,6 +266,8 @@ def _worth(shown: Numbers, budget: str | None) -> tuple[Metric, ...]:
                 "Share of the model's sentences that the sources support, per hour",
                 top=1.0,
             ),
+            note="" if grounded is None else "of the model's sentences",
+            hint="Also where the model's words were taken out or replaced by the sources' own",
         ),
         Metric(
             "Guard hits",
@@ -260,21 +309,33 @@ def _cost(today: RollUp | None) -> Markup:
     return shown
 
 
+def _spared(shown: Numbers) -> str:
+    """`7 refused, 1 broken off by the caller`: ended in an error, and not by our failing."""
+    if shown.refused is None:
+        return "refusals included: too many to tell apart" if shown.last and shown.last.errors else ""
+    words = [f"{formats.count_text(shown.refused)} refused"] if shown.refused else []
+    words += [f"{formats.count_text(shown.broken_off)} broken off by the caller"] if shown.broken_off else []
+    return ", ".join(words)
+
+
 def _rate_state(rate: float | None) -> str:
     if rate is None or rate < ERROR_RATE_RISK:
         return ""
     return "bad" if rate >= ERROR_RATE_BAD else "risk"
 
 
-def _troubles(app: str | None, last: RollUp | None) -> list[Trouble]:
+def _troubles(app: str | None, shown: Numbers) -> list[Trouble]:
     """Only what the numbers show; each leads to the requests that show it."""
+    last = shown.last
     if last is None:
         return []
     name = app or "Plain model calls"
     found = []
     if state := _rate_state(_error_rate(last)):
         failed = formats.plural(last.errors, "request")
-        text = f"{name}: {failed} of {last.requests} failed in the last 24 hours."
+        how = "failed" if shown.refused is not None else "failed or were refused"
+        more = f" ({spared})" if (spared := _spared(shown)) and shown.refused is not None else ""
+        text = f"{name}: {failed} of {last.requests} {how} in the last 24 hours{more}."
         found.append(Trouble(state, text, _traces(app, "status:error"), "See the failures"))
     if last.grounded_share is not None and last.grounded_share < GROUNDED_RISK:
         text = (

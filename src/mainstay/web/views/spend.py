@@ -44,7 +44,8 @@ class DayLine:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    chart: Markup
+    chart: Markup | None
+    """None when nothing was spent: a chart of zeros has no scale."""
     lines: tuple[SpendLine, ...]
     days: tuple[DayLine, ...]
     total: SpendLine
@@ -63,7 +64,9 @@ def spend(traces: TraceStore, now_us: int, days: int) -> Spend:
     each = [_day(day, by_day.get(day, [])) for day in range(first, first + days)]
     lines = sorted((_sum(app, release, found) for (app, release), found in by_release.items()), key=_order)
     bars = [Bar(d.label, d.total.cost_nusd or None, show_usd(d.total.cost_nusd)) for d in each]
-    chart = bar_chart(bars, f"Cost per day in dollars, last {days} days", lambda v: show_usd(round(v)))
+    spent = any(bar.value for bar in bars)
+    title = f"Cost per day in dollars, last {days} days"
+    chart = bar_chart(bars, title, lambda v: show_usd(round(v))) if spent else None
     return Spend(
         chart,
         tuple(lines),

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from mainstay.delivery import Delivery
 from mainstay.observe import TraceStore, waterfall
 from mainstay.observe.types import Attr, Span, TraceRow, WaterfallRow
+from mainstay.web.views.failures import Failure, failure_of, failures_of
 from mainstay.web.views.trace_query import TraceQuery
 
 PAGE = 50
@@ -24,6 +25,8 @@ class TracePage:
 
     query: TraceQuery
     rows: tuple[TraceRow, ...]
+    why: Mapping[str, Failure]
+    """By trace id, of the rows that ended in an error."""
     older: str | None
     first: bool
     ever: bool
@@ -48,8 +51,11 @@ class TraceView:
     citations: tuple[Mapping[str, Any], ...]
     guard: tuple[Mapping[str, Any], ...]
     removed: tuple[str, ...]
+    fallback: str | None
+    """What replaced the model's words: `extractive`, `refused` or nothing."""
     steps: tuple[WaterfallRow, ...]
     step: Span | None
+    failure: Failure
     duration_ms: float
     releases: tuple[int, ...]
 
@@ -68,7 +74,7 @@ def trace_page(traces: TraceStore, query: TraceQuery, before: str | None) -> Tra
     if len(rows) > PAGE:
         older = "/traces?" + urlencode({"q": query.text, "before": cursor(shown[-1])})
     ever = bool(shown) or bool(traces.list(type(query.filter)(), None, 1))
-    return TracePage(query, shown, older, before is None, ever)
+    return TracePage(query, shown, failures_of(traces, shown), older, before is None, ever)
 
 
 def cursor(row: TraceRow) -> str:
@@ -91,8 +97,10 @@ def trace_view(traces: TraceStore, delivery: Delivery, trace_id: str, step_id: s
         citations=tuple(_dicts(root.attributes.get(Attr.CITATIONS))),
         guard=tuple(_dicts(root.attributes.get(Attr.GUARD))),
         removed=tuple(str(s) for s in _list(_first(spans, root, "mainstay.grounding.removed"))),
+        fallback=_text_or_none(_first(spans, root, "mainstay.grounding.fallback")),
         steps=tuple(steps),
         step=next((s for s in spans if s.span_id == step_id), None) if step_id else None,
+        failure=failure_of(spans),
         duration_ms=max((s.offset_ms + s.duration_ms for s in steps), default=0.0),
         releases=releases,
     )
@@ -103,6 +111,10 @@ def _first(spans: Sequence[Span], root: Span, name: str) -> Any:
     if name in root.attributes:
         return root.attributes[name]
     return next((s.attributes[name] for s in spans if name in s.attributes), None)
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _list(value: Any) -> list[Any]:
