@@ -95,6 +95,24 @@ def test_a_term_that_makes_no_sense_is_left_out_and_told(text: str) -> None:
     assert found.problems[0].startswith(f"{text} was left out: write ")
 
 
+@pytest.mark.parametrize("text", ["foo:bar", "ms:2000", "app>bot", "Status:error"])
+def test_an_unknown_filter_is_left_out_and_the_known_ones_are_listed(text: str) -> None:
+    found = parse(f"{text} ferry")
+    assert found.filter == TraceFilter(text="ferry")
+    assert found.problems[0].startswith(f"{text} is no filter and was left out: filters are app:, release:,")
+
+
+@pytest.mark.parametrize("text", ["ms>", "app:", 'user:""'])
+def test_a_filter_without_a_value_is_told(text: str) -> None:
+    found = parse(text)
+    assert found.filter == TraceFilter()
+    assert found.problems[0].startswith(f"{text} was left out: write ")
+
+
+def test_a_quoted_filter_is_searched_for() -> None:
+    assert parse('"foo:bar"').filter == TraceFilter(text="foo:bar")
+
+
 def test_marks_of_known_sources_are_links_and_all_else_is_text() -> None:
     shown = cited("Yes [1], <b>no</b> [7].", [{"number": 1}], "x-")
     assert '<a class="cite" href="#x-cite-1"' in shown

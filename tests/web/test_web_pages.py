@@ -302,11 +302,44 @@ def test_a_new_keys_token_is_shown_once_and_works(client: ClientFor, world: Worl
     assert key.id not in {k.id for k in world.services.keys.active()}
 
 
-def test_what_a_form_gets_wrong_is_told_on_a_page(client: ClientFor) -> None:
-    answer = post(client("admin"), "/people/keys", name="slow", requests_per_minute="many")
+@pytest.mark.parametrize(
+    ("field", "typed", "said"),
+    [("budget_usd", "1,5", "is no amount"), ("requests_per_minute", "many", "a whole number")],
+)
+def test_a_mistake_comes_back_in_its_form_with_what_was_typed(
+    client: ClientFor, world: World, field: str, typed: str, said: str
+) -> None:
+    before = len(world.services.keys.list())
+    given = {"name": "slow", "groups": "staff, night shift", "days": "30", field: typed}
+
+    answer = post(client("admin"), "/people/keys", **given)
+
     assert answer.status_code == 400
-    assert "must be a whole number, not" in answer.text
-    assert "err_" in answer.text
+    for name, value in given.items():
+        assert re.search(rf'name="{name}"[^>]* value="{value}"', answer.text), name
+    assert re.search(
+        rf'name="{field}"[^>]* aria-invalid="true"[^>]*>\s*<p class="wrong"[^>]*>.*{said}', answer.text
+    )
+    assert len(world.services.keys.list()) == before
+
+
+def test_a_person_who_is_there_already_comes_back_in_the_form(client: ClientFor) -> None:
+    answer = post(
+        client("admin"), "/people/users", email=EMAILS["viewer"], name="Vic again", password=PASSWORD
+    )
+
+    assert answer.status_code in (400, 409)
+    assert re.search(rf'name="email"[^>]* value="{EMAILS["viewer"]}"', answer.text)
+    assert 'value="Vic again"' in answer.text
+    assert PASSWORD not in answer.text
+
+
+def test_a_key_is_made_for_groups_and_as_a_viewer(client: ClientFor, world: World) -> None:
+    admin = client("admin")
+    post(admin, "/people/keys", name="grouped", groups="staff, night shift,")
+    key = next(k for k in world.services.keys.list() if k.name == "grouped")
+    assert (key.role, key.groups) == ("viewer", {"staff", "night shift"})
+    world.services.keys.revoke(world.actor, key.id)
 
 
 def test_the_last_admin_cannot_be_disabled(client: ClientFor, world: World) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Request
 from starlette.responses import Response
 
 from mainstay.core.clock import US_PER_S, now_us
-from mainstay.core.errors import InvalidInput
+from mainstay.core.errors import Conflict, InvalidInput, MainstayError
 from mainstay.core.money import nusd_from_usd
 from mainstay.govern.types import Role
 from mainstay.services import Services, sign_in_link
@@ -20,6 +22,16 @@ router = APIRouter(route_class=PageRoute)
 DAY_US = 86_400 * US_PER_S
 
 
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong in a form that comes back: `form` is `key` or `user`, `field` "" when it is not one field's."""
+
+    form: str
+    error: MainstayError
+    given: Mapping[str, str]
+    field: str = ""
+
+
 @router.get("/people")
 def people(request: Request, visitor: Governor, parts: Parts) -> Response:
     return _page(request, visitor, parts)
@@ -27,6 +39,7 @@ def people(request: Request, visitor: Governor, parts: Parts) -> Response:
 
 @router.post("/people/users")
 def create_user(
+    request: Request,
     visitor: Governor,
     parts: Parts,
     email: Annotated[str, Form()] = "",
@@ -34,7 +47,11 @@ def create_user(
     role: Annotated[Role, Form()] = "viewer",
     password: Annotated[str, Form()] = "",
 ) -> Response:
-    parts.users.create(visitor.known, email, name, role, password or None)
+    given = {"email": email, "name": name, "role": role}  # not the password: it is typed again
+    try:
+        parts.users.create(visitor.known, email, name, role, password or None)
+    except (InvalidInput, Conflict) as error:
+        return _again(request, visitor, parts, Mistake("user", error, given))
     return see_other("/people?done=user-created")
 
 
@@ -66,22 +83,44 @@ def create_key(
     name: Annotated[str, Form()] = "",
     role: Annotated[Role, Form()] = "viewer",
     models: Annotated[str, Form()] = "",
+    groups: Annotated[str, Form()] = "",
     budget_usd: Annotated[str, Form()] = "",
     window: Annotated[Literal["day", "month", "total"], Form()] = "month",
     requests_per_minute: Annotated[str, Form()] = "",
     days: Annotated[str, Form()] = "",
 ) -> Response:
-    expires_days = _whole(days, "Days until it expires")
-    key, token = parts.keys.create(
-        visitor.known,
-        name,
-        role=role,
-        models=tuple(models.replace(",", " ").split()) or None,
-        budget_nusd=nusd_from_usd(budget_usd.strip().lstrip("$")) if budget_usd.strip() else None,
-        budget_window=window,
-        requests_per_minute=_whole(requests_per_minute, "Requests per minute"),
-        expires_at_us=None if expires_days is None else now_us() + expires_days * DAY_US,
-    )
+    given = {
+        "name": name,
+        "role": role,
+        "models": models,
+        "groups": groups,
+        "budget_usd": budget_usd,
+        "window": window,
+        "requests_per_minute": requests_per_minute,
+        "days": days,
+    }
+    field = ""
+    try:
+        field = "budget_usd"
+        budget_nusd = nusd_from_usd(budget_usd.strip().lstrip("$")) if budget_usd.strip() else None
+        field = "requests_per_minute"
+        rate = _whole(requests_per_minute, "Requests per minute")
+        field = "days"
+        expires_days = _whole(days, "Days until it expires")
+        field = ""
+        key, token = parts.keys.create(
+            visitor.known,
+            name,
+            role=role,
+            models=tuple(models.replace(",", " ").split()) or None,
+            groups=frozenset(group.strip() for group in groups.split(",") if group.strip()),
+            budget_nusd=budget_nusd,
+            budget_window=window,
+            requests_per_minute=rate,
+            expires_at_us=None if expires_days is None else now_us() + expires_days * DAY_US,
+        )
+    except (InvalidInput, Conflict) as error:
+        return _again(request, visitor, parts, Mistake("key", error, given, field))
     return _page(request, visitor, parts, new_key=key, token=token.reveal())
 
 
@@ -100,11 +139,33 @@ def _whole(text: str, what: str) -> int | None:
     return int(text)
 
 
-def _page(request: Request, visitor: Visitor, parts: Services, **shown_once: Any) -> Response:
+def _again(request: Request, visitor: Visitor, parts: Services, mistake: Mistake) -> Response:
+    return _page(request, visitor, parts, status=mistake.error.status, mistake=mistake)
+
+
+def _page(
+    request: Request,
+    visitor: Visitor,
+    parts: Services,
+    *,
+    status: int = 200,
+    mistake: Mistake | None = None,
+    **shown_once: Any,
+) -> Response:
     once = {"new_key": None, "token": None, "link": None, "link_for": None} | shown_once
     same = Same(
         (mainstay("key", "create", "web shop"), mainstay("key", "list"), mainstay("user", "list")),
         (api("keys"), api("users")),
     )
     keys = sorted(parts.keys.list(), key=lambda k: (k.revoked_at_us is not None, -k.created_at_us))
-    return render(request, visitor, "people.html", keys=keys, users=parts.users.list(), same=same, **once)
+    return render(
+        request,
+        visitor,
+        "people.html",
+        status=status,
+        keys=keys,
+        users=parts.users.list(),
+        mistake=mistake,
+        same=same,
+        **once,
+    )

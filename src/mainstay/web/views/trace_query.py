@@ -12,7 +12,8 @@ from mainstay.core.money import nusd_from_usd
 from mainstay.observe.types import TraceFilter
 
 _TOKEN = re.compile(r'"([^"]*)"|(\S+)')
-_TERM = re.compile(r"([a-z]+)([:>])(.+)")
+_TERM = re.compile(r"([A-Za-z_]+)([:><=])(?!//)(.*)")
+"""What looks like a filter; the address in a question does not."""
 
 COMPLETIONS = (
     "status:error",
@@ -37,19 +38,31 @@ class TraceQuery:
 
 
 def parse(text: str) -> TraceQuery:
-    """Terms it knows become filters, all else is searched for in questions and answers."""
+    """Terms it knows become filters, all else is searched for in questions and answers.
+
+    What looks like a filter and is none is left out and told, not searched for.
+    """
     wanted, words, problems = TraceFilter(), [], []
     for match in _TOKEN.finditer(text):
         term = None if match[1] is not None else _TERM.fullmatch(match[2])
-        if term is None or term[1] + term[2] not in _TERMS:
+        if term is None:
             words.append(match[1] if match[1] is not None else match[2])
             continue
+        if term[1] + term[2] not in _TERMS:
+            problems.append(f"{match[2]} is no filter and was left out: {_KNOWN}")
+            continue
         try:
-            wanted = _TERMS[term[1] + term[2]](wanted, term[3].strip('"'))
+            wanted = _TERMS[term[1] + term[2]](wanted, _value(term[3]))
         except (ValueError, InvalidOperation, InvalidInput):
             problems.append(f"{match[2]} was left out: {_HINTS[term[1]]}")
     free = " ".join(w for w in words if w) or None
     return TraceQuery(text, replace(wanted, text=free), tuple(problems))
+
+
+def _value(text: str) -> str:
+    if not text.strip('"'):
+        raise ValueError("nothing stands after the sign")
+    return text.strip('"')
 
 
 def _release(wanted: TraceFilter, value: str) -> TraceFilter:
@@ -90,9 +103,14 @@ _TERMS: Mapping[str, Callable[[TraceFilter, str], TraceFilter]] = {
 }
 
 _HINTS = {
+    "app": "write a name, e.g. app:my-bot.",
+    "model": "write a name, e.g. model:local/smollm2.",
+    "user": "write an id, e.g. user:u-17.",
     "release": "write a number, e.g. release:2.",
     "status": "write status:ok or status:error.",
     "guarded": "write guarded:yes or guarded:no.",
     "cost": "write dollars, e.g. cost>0.01.",
     "ms": "write milliseconds, e.g. ms>2000.",
 }
+
+_KNOWN = f"filters are {', '.join(_TERMS)}. To search for the words themselves, put them in quotes."
