@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from mainstay.cli.audit import what_happened
+from mainstay.cli.config import how_to_change, misspelt_variables, shown_value
+from mainstay.cli.demo import shown
 from mainstay.cli.project import told_failures
 from mainstay.core.config import load_settings
+from mainstay.core.secret import Secret
 from mainstay.delivery import load_project
 from mainstay.knowledge import FailedDocument
 from mainstay.services import model_warnings
@@ -43,3 +46,27 @@ def test_apps_on_models_that_stand_for_nothing_are_warned_of(
     assert "local/extractive" in warnings[0]
     assert "OPENAI_API_KEY" in warnings[1]
     assert "'nonsense'" in warnings[2]
+
+
+def test_settings_are_shown_as_they_are_written() -> None:
+    values = (None, True, Secret("postgresql://u:p@h/d"), 8321)
+    assert [shown_value(value) for value in values] == ["none", "true", "***", "8321"]
+
+
+def test_a_flag_is_named_only_where_there_is_one() -> None:
+    assert "--port" in how_to_change("port")
+    assert "flag" not in how_to_change("session_hours")
+
+
+def test_a_misspelt_variable_is_told_the_nearest() -> None:
+    environment = {"MAINSTAY_PRT": "1", "MAINSTAY_PORT": "2", "MAINSTAY_FAULT": "x", "HOME": "/"}
+    (line,) = misspelt_variables(environment)
+    assert line.startswith("MAINSTAY_PRT")
+    assert "MAINSTAY_PORT" in line
+
+
+def test_a_demo_that_ends_says_what_it_showed_and_how_to_look_again() -> None:
+    said = shown({"answers": [{}] * 5, "runs": ["a", "b"], "releases": [1, 2]}, Path("/data"))
+    assert "5 cited answers" in said
+    assert "make demo" in said
+    assert "Ctrl-C" not in said

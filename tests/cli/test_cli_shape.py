@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from mainstay.cli.lazy import Entry, LazyCommand
 from mainstay.cli.main import COMMANDS, app
+from mainstay.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("fastapi", "aiohttp", "onnxruntime", "trafilatura", "uvicorn", "openai", "numpy", "jinja2")
@@ -114,3 +116,26 @@ def loaded_by(words: list[str], folder: Path) -> set[str]:
     )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["trace", "list"], ["audit", "list"], ["key", "list"], ["release", "list"], ["ask", "bot", "Who?"]],
+    ids=" ".join,
+)
+def test_a_command_that_reads_makes_no_data_folder_where_there_is_no_project(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MAINSTAY_DATA_DIR", raising=False)
+    with chdir(tmp_path):
+        refused = CliRunner().invoke(app, words)
+    assert isinstance(refused.exception, ConfigError)
+    assert "mainstay init" in str(refused.exception.fix)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_are_listed_where_there_is_no_project(tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        listed = CliRunner().invoke(app, ["models", "list"])
+    assert "local/extractive" in listed.output
+    assert list(tmp_path.iterdir()) == []

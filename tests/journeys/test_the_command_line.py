@@ -93,6 +93,17 @@ def test_a_model_that_stands_for_nothing_is_warned_of_and_stops_nothing(project:
     assert "local/extractive" in checks["project"]["finding"]
 
 
+def test_a_trace_is_found_by_the_first_characters_of_its_id(project: Path, cli: Cli) -> None:
+    data(cli, "apply")
+    data(cli, "ask", "bot", "When do the grey fuel cards stop working?")
+    (trace,) = data(cli, "trace", "list")  # type: ignore[misc]
+    shown = cli("trace", "show", trace["trace_id"][:12])
+    assert "unset" not in shown.stdout
+    assert " ok" in shown.stdout
+    assert isinstance(cli("trace", "show", trace["trace_id"][:7]).exception, InvalidInput)
+    assert isinstance(cli("trace", "show", "0" * 12).exception, NotFound)
+
+
 def test_the_audit_log_names_people_and_what_happened(project: Path, cli: Cli) -> None:
     data(cli, "user", "create", "ann@example.org")
     data(cli, "user", "role", "ann@example.org", "developer")

@@ -12,7 +12,7 @@ import aiohttp
 import orjson
 import typer
 
-from mainstay.cli.context import project_here
+from mainstay.cli.context import project_here, require_data_folder
 from mainstay.cli.output import JsonFlag, emit, out, say
 from mainstay.cli.server import RunningServer
 from mainstay.core.config import load_settings
@@ -50,6 +50,7 @@ def ask(
 def endpoint() -> Iterator[tuple[str, str]]:
     """(base URL, key) of the running server, else of one that lives as long as this command."""
     settings = load_settings()
+    require_data_folder(settings)
     found = running_server(settings)
     if found is not None:
         yield found

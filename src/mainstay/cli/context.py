@@ -43,6 +43,16 @@ def project_here(required: bool = False) -> Project | None:
     return None
 
 
+def require_data_folder(settings: Settings) -> None:
+    """Raises ConfigError where there is neither a project nor its data: nothing to read, nothing to make."""
+    if settings.data_dir.exists() or (Path.cwd() / PROJECT_FILE).exists():
+        return
+    raise ConfigError(
+        f"There is neither a {PROJECT_FILE} in {Path.cwd()} nor the data folder {settings.data_dir}.",
+        fix="Go to a project, name its data folder in MAINSTAY_DATA_DIR, or make one: mainstay init my-bot",
+    )
+
+
 def run_async(services: Services, work: Coroutine[Any, Any, T]) -> T:
     """Run asynchronous work to its end, then let go of the models' connections and engines in its loop."""
 
@@ -56,11 +66,13 @@ def run_async(services: Services, work: Coroutine[Any, Any, T]) -> T:
 
 
 @contextmanager
-def local_services(settings: Settings | None = None) -> Iterator[Services]:
+def local_services() -> Iterator[Services]:
     """Services on this folder's data, for one command; flushed and closed at the end."""
     from mainstay.services import build_services, close_services
 
-    services = build_services(settings or load_settings(), project_here())
+    settings = load_settings()
+    require_data_folder(settings)
+    services = build_services(settings, project_here())
     try:
         yield services
     finally:
@@ -68,11 +80,17 @@ def local_services(settings: Settings | None = None) -> Iterator[Services]:
 
 
 @contextmanager
-def local_stores() -> Iterator[Stores]:
-    """The control database alone, for commands that need no more: it opens in a fraction of the time."""
+def local_stores(create: bool = False) -> Iterator[Stores]:
+    """The control database alone, for commands that need no more: it opens in a fraction of the time.
+
+    `create`: the command may make the data folder where there is no project.
+    """
     from mainstay.services import open_stores
 
-    stores = open_stores(load_settings())
+    settings = load_settings()
+    if not create:
+        require_data_folder(settings)
+    stores = open_stores(settings)
     try:
         yield stores
     finally:
@@ -84,7 +102,9 @@ def local_traces() -> Iterator[TraceStore]:
     """The trace store alone, with everything in it that was recorded so far."""
     from mainstay.observe import Drain, Spool, TraceStore
 
-    folder = load_settings().data_dir / "observe"
+    settings = load_settings()
+    require_data_folder(settings)
+    folder = settings.data_dir / "observe"
     spool, traces = Spool(folder / "spool"), TraceStore(folder)
     drain = Drain(spool, traces)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from dataclasses import replace
 from functools import partial
@@ -42,6 +42,10 @@ SHOWN_METRICS = (
     "latency_ms",
     "cost_usd",
 )
+ABOUT_THE_SMALL_MODEL = (
+    "This model has 135 million parameters and is often wrong: what people read is what its sources support, and "
+    "local/extractive shows what plain selection of sentences reaches."
+)
 BEFORE, AFTER = "after promotion", "after rollback"
 
 
@@ -67,9 +71,21 @@ def demo(
         with RunningServer(settings, project) as server:
             with stdout_for_data_only(json):
                 result = Demo(server, project, folder, cases).run()
-            emit(result, json, lambda: show_addresses(addresses(server), list(project.apps)))
             if not once:
+                emit(result, json, lambda: show_addresses(addresses(server), list(project.apps)))
                 server.wait()
+    if once:
+        emit(result, json, lambda: say(shown(result, where)))
+
+
+def shown(result: Mapping[str, Any], where: Path) -> str:
+    """What a run that does not stay up leaves behind, and how to see it again."""
+    before, after = result["releases"]
+    return (
+        f"Shown: {len(result['answers'])} cited answers, {len(result['runs'])} evaluations, "
+        f"production moved from r{before} to r{after} and back.\n"
+        f"All of it, traces too, is kept in {where}. To look at it in the web UI: make demo"
+    )
 
 
 def find_example() -> Path:
@@ -217,6 +233,8 @@ class Demo:
         render_runs(runs, SHOWN_METRICS)
         out.print(f"\n{PLAIN_APP} minus {APP}, case by case:", markup=False)
         render_comparison(compare(*runs), SHOWN_METRICS)
+        if self.model == "local/smollm2":
+            say(ABOUT_THE_SMALL_MODEL)
         return [r.id for r in runs]
 
     def change_prompt(self) -> Release:

@@ -15,6 +15,7 @@ from typing import Literal
 
 import typer
 
+from mainstay.cli.config import misspelt_variables
 from mainstay.cli.context import project_here
 from mainstay.cli.output import JsonFlag, emit, out
 from mainstay.core.config import Settings, load_settings
@@ -99,6 +100,12 @@ def _full_text(_: Settings) -> Check:
     return Check("full text", "ok", "SQLite FTS5 is there")
 
 
+def _environment(_: Settings) -> Check:
+    if unknown := misspelt_variables(os.environ):
+        return Check("environment", "warning", "\n".join(unknown), "Correct the name, or unset it.")
+    return Check("environment", "ok", "every MAINSTAY_ variable is a setting")
+
+
 def _data_folder(settings: Settings) -> Check:
     folder = settings.data_dir
     place = next(path for path in (folder, *folder.parents) if path.exists())
@@ -174,4 +181,4 @@ def _port(settings: Settings) -> Check:
     return Check("port", "ok", f"{settings.host}:{settings.port} is free")
 
 
-CHECKS = (_python, _packages, _full_text, _data_folder, _database, _models, _project, _port)
+CHECKS = (_python, _packages, _full_text, _environment, _data_folder, _database, _models, _project, _port)

@@ -32,7 +32,7 @@ def create(
 ) -> None:
     """Make a key. Its token is shown once, here."""
     expires = None if days is None else now_us() + days * 86_400 * US_PER_S
-    with local_stores() as stores:
+    with local_stores(create=True) as stores:
         key, token = stores.keys.create(
             actor(),
             name,

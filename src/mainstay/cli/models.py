@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mainstay.cli.context import local_services
+from mainstay.cli.context import project_here
 from mainstay.cli.output import JsonFlag, emit, progress_bar, say, table
 from mainstay.core.config import load_settings
 from mainstay.core.money import show_usd
@@ -20,8 +20,9 @@ TOKENS = 1_000_000
 @app.command("list")
 def list_models(json: JsonFlag = False) -> None:
     """List every model name that can be asked, with its price per million tokens."""
-    with local_services() as services:
-        infos = services.catalog.names()
+    from mainstay.services import project_catalog
+
+    infos = project_catalog(load_settings(), project_here()).names()
     rows = [(i.name, i.provider, *show_price(i.price), i.note) for i in infos]
     columns = ["model", "provider", ">$ in / 1M", ">$ out / 1M", "note"]
     emit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -9,15 +10,19 @@ import typer
 
 from mainstay.cli.context import actor, local_services, local_traces, run_async
 from mainstay.cli.output import JsonFlag, emit, out, say, table
-from mainstay.core.errors import MainstayError
+from mainstay.core.errors import InvalidInput, MainstayError, NotFound
 from mainstay.core.money import show_usd
-from mainstay.observe import TraceFilter, waterfall
+from mainstay.observe import TraceFilter, TraceStore, waterfall
 
 app = typer.Typer(no_args_is_help=True, help="Traces: list, show, replay.")
 
 TraceId = Annotated[
-    str, typer.Argument(help="The trace id, from a response header or `mainstay trace list`.")
+    str, typer.Argument(help="The trace id, or its first characters (8 or more); see `mainstay trace list`.")
 ]
+ID_CHARS = 32
+PREFIX_CHARS_MIN = 8
+PREFIX_PAGE = 500
+PREFIX_PAGES_MAX = 40
 
 
 class ReplayFailed(MainstayError):
@@ -30,7 +35,9 @@ class ReplayFailed(MainstayError):
 def list_traces(
     app_name: Annotated[str | None, typer.Option("--app", help="Only this app.")] = None,
     status: Annotated[str | None, typer.Option(help="ok or error.")] = None,
-    text: Annotated[str | None, typer.Option(help="Words in the question or answer.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Words anywhere in the trace's messages: prompts, questions, answers.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
     json: JsonFlag = False,
 ) -> None:
@@ -54,11 +61,43 @@ def list_traces(
     emit(found, json, lambda: table(columns, rows, "No traces yet: mainstay ask APP QUESTION"))
 
 
+def full_id(traces: TraceStore, text: str) -> str:
+    """The one trace id that begins with `text`, among the newest PREFIX_PAGE * PREFIX_PAGES_MAX traces.
+
+    Raises InvalidInput when `text` is too short or begins several ids, NotFound when it begins none.
+    """
+    text = text.strip().lower()
+    if len(text) >= ID_CHARS:
+        return text
+    if len(text) < PREFIX_CHARS_MIN:
+        raise InvalidInput(
+            f"{text!r} is too short.", fix=f"Give at least {PREFIX_CHARS_MIN} characters of the id."
+        )
+    found = [trace_id for trace_id in _newest_ids(traces) if trace_id.startswith(text)]
+    if not found:
+        raise NotFound(f"No recent trace begins with {text}.", fix="See: mainstay trace list")
+    if len(found) > 1:
+        raise InvalidInput(
+            f"{len(found)} traces begin with {text}.", fix=f"Give more of the id, e.g. {found[0]}."
+        )
+    return found[0]
+
+
+def _newest_ids(traces: TraceStore) -> Iterator[str]:
+    last = None
+    for _ in range(PREFIX_PAGES_MAX):
+        page = traces.list(TraceFilter(), last, PREFIX_PAGE)
+        yield from (row.trace_id for row in page)
+        if len(page) < PREFIX_PAGE:
+            return
+        last = page[-1].trace_id
+
+
 @app.command()
 def show(trace_id: TraceId, json: JsonFlag = False) -> None:
     """Show a trace as a waterfall of its steps."""
     with local_traces() as traces:
-        spans = traces.get(trace_id)
+        spans = traces.get(full_id(traces, trace_id))
 
     def render() -> None:
         lines = waterfall(spans)
@@ -67,7 +106,8 @@ def show(trace_id: TraceId, json: JsonFlag = False) -> None:
             left = round(30 * r.offset_ms / total)
             bar = " " * left + "█" * max(1, round(30 * r.duration_ms / total))
             name = "  " * r.depth + r.span.name
-            out.print(f"{name:<32.32} {r.duration_ms:>9.1f} ms  {bar:<31.31} {r.span.status}", markup=False)
+            state = "error" if r.span.status == "error" else "ok"  # a span that says nothing ended well
+            out.print(f"{name:<32.32} {r.duration_ms:>9.1f} ms  {bar:<31.31} {state}", markup=False)
 
     emit(spans, json, render)
 
@@ -82,7 +122,8 @@ def replay(
     from mainstay.services import replay_trace
 
     with local_services() as services:
-        result = run_async(services, replay_trace(services, actor(), trace_id, on))
+        whole = full_id(services.traces, trace_id)
+        result = run_async(services, replay_trace(services, actor(), whole, on))
 
     def render() -> None:
         out.print(f"question: {result.question}", markup=False)

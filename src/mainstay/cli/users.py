@@ -31,7 +31,7 @@ def create(
 ) -> None:
     """Add a person. Without a password they sign in with `mainstay user link`."""
     password = sys.stdin.readline().rstrip("\n") if password_stdin else None
-    with local_stores() as stores:
+    with local_stores(create=True) as stores:
         user = stores.users.create(actor(), email, name or email.partition("@")[0], role, password)
     emit(
         user,

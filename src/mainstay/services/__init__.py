@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         wait_for_trace,
     )
     from mainstay.services.build import build_services, close_services
-    from mainstay.services.checking import model_warnings
+    from mainstay.services.checking import model_warnings, project_catalog
     from mainstay.services.container import Services
     from mainstay.services.folder import DataFolderLock, announce_server, running_server, withdraw_server
     from mainstay.services.janitor import Janitor
@@ -41,7 +41,7 @@ _HOMES = {
         "wait_for_trace",
     ),
     "build": ("build_services", "close_services"),
-    "checking": ("model_warnings",),
+    "checking": ("model_warnings", "project_catalog"),
     "container": ("Services",),
     "folder": ("DataFolderLock", "announce_server", "running_server", "withdraw_server"),
     "janitor": ("Janitor",),
@@ -66,6 +66,7 @@ __all__ = [
     "model_warnings",
     "open_database",
     "open_stores",
+    "project_catalog",
     "prune_traces",
     "publish",
     "replay_trace",

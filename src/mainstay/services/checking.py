@@ -11,16 +11,20 @@ from mainstay.delivery import Project
 from mainstay.models import Catalog, EngineSettings, read_models_config
 
 
+def project_catalog(settings: Settings, project: Project | None) -> Catalog:
+    """The model names that stand for something here; to look at, not to ask. Needs no data folder."""
+    engine = EngineSettings(settings.engine_threads, settings.engine_slots, settings.engine_context)
+    config = read_models_config(None if project is None else load_yaml(project.path))
+    return Catalog(config, settings.models_dir, os.environ, engine)
+
+
 def model_warnings(settings: Settings, project: Project) -> tuple[str, ...]:
     """A line for each app whose model name stands for nothing here: what is wrong, and how to mend it.
 
     No error: the key or the model may be there where the release will run.
     """
-    engine = EngineSettings(settings.engine_threads, settings.engine_slots, settings.engine_context)
     try:
-        catalog = Catalog(
-            read_models_config(load_yaml(project.path)), settings.models_dir, os.environ, engine
-        )
+        catalog = project_catalog(settings, project)
     except MainstayError as error:
         return (str(error),)
     found = ((name, _problem(catalog, app.model)) for name, app in project.apps.items())
