@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,6 +23,7 @@ from mainstay.app import build_control_app
 from mainstay.cli.main import app as command_line
 from mainstay.core.errors import Unauthenticated
 from mainstay.govern.permissions import ROLE_PERMISSIONS
+from mainstay.knowledge import FolderSource
 from mainstay.web import SESSION_COOKIE, PageUser
 from mainstay.web.page import CONTENT_SECURITY_POLICY, FORM_COOKIE
 from mainstay.web.routes import PAGES
@@ -535,3 +537,40 @@ def test_a_history_names_the_person_not_their_id(client: ClientFor, world: World
         assert user.id not in re.sub(r'title="[^"]*"', "", page)
     finally:
         post(dev, "/apps/handbook-bot/promote", release="2", environment="staging", reason="as before")
+
+
+def test_a_spent_link_says_what_to_do_in_plain_words(client: ClientFor) -> None:
+    visitor = client(None)
+    page = visitor.get("/sign-in/link/msl-nothing").text
+    assert "older than 15 minutes" in page
+
+    again = visitor.post("/sign-in/link/msl-nothing", data={"csrf": csrf_of(page)})
+
+    assert "Ask the person who sent it for a new one" in again.text
+    assert "`" not in re.sub(r"<script.*?</script>", "", again.text)
+
+
+def test_files_that_could_not_be_read_are_told_on_the_corpus_page(
+    client: ClientFor, world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "good.md").write_text("# Ferry\n\nThe ferry leaves at noon.\n")
+    (tmp_path / "broken.pdf").write_bytes(b"no PDF at all")
+    world.services.library.sync(world.actor, "torn", FolderSource((tmp_path,)))
+
+    page = client("developer").get("/knowledge/torn").text
+
+    assert "1 file could not be read" in page
+    assert "broken.pdf" in page
+    assert "broken.pdf" not in client("viewer").get("/knowledge/torn").text
+    assert "could not be read" not in client("viewer").get("/knowledge/handbook").text
+
+
+def test_the_audit_log_shows_times_and_short_ids(client: ClientFor, world: World) -> None:
+    key, _ = world.services.keys.create(world.actor, "until 2026", expires_at_us=1_795_608_096_766_772)
+    world.services.keys.revoke(world.actor, key.id)
+
+    page = client("admin").get("/audit").text
+
+    assert "expires</span> 25 Nov 2026" in page
+    assert "1795608096766772" not in page
+    assert "at us" not in page

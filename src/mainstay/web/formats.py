@@ -5,6 +5,7 @@ Every function takes None for "not measured"; the page then shows a dash with th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from markupsafe import Markup, escape
@@ -128,14 +129,34 @@ def dotted(name: str) -> Markup:
     return Markup(".<wbr>").join(name.split("."))
 
 
+_ID = re.compile(r"[a-z]+_[0-9a-zA-Z]{16,}")
+
+
+def id_text(text: str) -> str:
+    """A digest or an id of ours cut short, so that it fits a line: `user_01a20d66…`; other text as it is."""
+    if text.startswith("sha256:"):
+        return short(text)
+    if not _ID.fullmatch(text):
+        return text
+    kind, _, digits = text.partition("_")
+    return f"{kind}_{digits[:8]}…"
+
+
+def detail_name(key: str) -> str:
+    """The name of an audit detail for people: the unit stands with the value."""
+    return key.removesuffix("_nusd").removesuffix("_at_us").replace("_", " ")
+
+
 def brief(value: object, key: str = "") -> str:
-    """A JSON value in one line for people: digests cut short, lists and mappings spelled out."""
+    """A JSON value in one line for people: digests cut short, times and money as such, lists spelled out."""
     if isinstance(value, str):
-        return short(value) if value.startswith("sha256:") else value
+        return id_text(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {brief(v, str(k))}" for k, v in value.items() if v not in (None, "", []))
     if isinstance(value, list | tuple):
         return ", ".join(brief(item) for item in value)
     if isinstance(value, int) and key.endswith("_nusd"):
         return show_usd(value)
+    if isinstance(value, int) and key.endswith("_at_us"):
+        return clock_text(value)
     return str(value)

@@ -115,6 +115,8 @@ def _build(assets: Assets) -> jinja2.Environment:
         "short": short,
         "dotted": formats.dotted,
         "brief": formats.brief,
+        "id_text": formats.id_text,
+        "detail_name": formats.detail_name,
         "cited": cited,
         "pretty": pretty_json,
         "seg": segment,

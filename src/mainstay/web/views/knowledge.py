@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from mainstay.core.errors import InvalidInput, NotFound
-from mainstay.govern import Identity
+from mainstay.govern import AuditLog, Identity
 from mainstay.knowledge import Library
 from mainstay.knowledge.types import DocumentVersion, ListedDocument, Snapshot, SnapshotDiff
 from mainstay.services import Services, may_see, visible_version
@@ -27,6 +27,15 @@ class CorpusView:
     documents: tuple[ListedDocument, ...]
     snapshots: tuple[Snapshot, ...]
     diff: SnapshotDiff | None
+    unread: Unread | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Files that the last sync that changed the corpus could not read. `uris` may be cut; see `SyncReport`."""
+
+    at_us: int
+    uris: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,29 @@ def corpus_view(parts: Services, reader: Identity, name: str, a: int | None, b: 
     if a is not None and b is not None:
         found = parts.library.diff(_numbered(snapshots, name, a).id, _numbered(snapshots, name, b).id)
         diff = _without_hidden(parts, reader, found)
-    return CorpusView(name, head, documents, snapshots, diff)
+    return CorpusView(name, head, documents, snapshots, diff, unread(parts.audit, name))
+
+
+AUDIT_PAGE, AUDIT_READ_MAX = 200, 2_000
+
+
+def unread(audit: AuditLog, corpus: str) -> Unread | None:
+    """From the newest audit row of a sync of this corpus; None when it read all, or lies too far back.
+
+    A sync that changes nothing leaves no row, so this is what was true at the last change.
+    """
+    before: int | None = None
+    for _ in range(AUDIT_READ_MAX // AUDIT_PAGE):
+        entries = audit.list(before=before, limit=AUDIT_PAGE)
+        for entry in entries:
+            if entry.action == "corpus.sync" and entry.target == corpus:
+                failed = entry.detail.get("failed")
+                uris = tuple(str(uri) for uri in failed) if isinstance(failed, list) else ()
+                return Unread(entry.at_us, uris) if uris else None
+        if len(entries) < AUDIT_PAGE:
+            return None
+        before = entries[-1].sequence
+    return None
 
 
 def _without_hidden(parts: Services, reader: Identity, diff: SnapshotDiff) -> SnapshotDiff:
