@@ -16,8 +16,8 @@ from mainstay.services import model_warnings
 
 
 def test_an_audit_row_tells_from_where_to_where_and_why() -> None:
-    assert what_happened({"from": 1, "to": 2, "reason": "gate passed"}) == "1 → 2 · reason: gate passed"
-    assert what_happened({"from": None, "to": 1, "reason": ""}) == "none → 1"
+    assert what_happened({"from": 1, "to": 2, "reason": "gate passed"}) == "r1 → r2 · reason: gate passed"
+    assert what_happened({"from": None, "to": 1, "reason": ""}) == "none → r1"
     assert what_happened({"name": "shop", "role": "viewer", "models": None}) == "name: shop · role: viewer"
     assert len(what_happened({"reason": "long " * 100})) == 100
 

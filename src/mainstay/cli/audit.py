@@ -74,16 +74,23 @@ def known_names(stores: Stores) -> dict[str, str]:
 
 
 def what_happened(detail: Mapping[str, object]) -> str:
-    """The most telling parts of a row's detail on one short line: `1 → 2 · reason: gate passed`."""
+    """The most telling parts of a row's detail on one short line: `r1 → r2 · reason: gate passed`."""
     parts = []
     if "to" in detail:
-        parts.append(f"{_short(detail.get('from') or 'none')} → {_short(detail['to'])}")
+        parts.append(f"{_place(detail.get('from'))} → {_place(detail['to'])}")
     for key in TELLING:
         value = detail.get(key)
         if value not in (None, "", [], {}):
             parts.append(f"{key}: {_short(value)}")
     line = " · ".join(parts)
     return line if len(line) <= WHAT_CHARS else line[: WHAT_CHARS - 1] + "…"
+
+
+def _place(value: object) -> str:
+    """A release by its number, anything else as it is called; `none` before the first."""
+    if value is None:
+        return "none"
+    return f"r{value}" if isinstance(value, int) else _short(value)
 
 
 def _short(value: object) -> str:
