@@ -574,3 +574,10 @@ def test_the_audit_log_shows_times_and_short_ids(client: ClientFor, world: World
     assert "expires</span> 25 Nov 2026" in page
     assert "1795608096766772" not in page
     assert "at us" not in page
+
+
+def test_metrics_are_called_the_same_as_in_a_terminal(client: ClientFor, world: World) -> None:
+    run = world.services.evaluations.runs()[0]
+    page = client("viewer").get(f"/evaluations/{run.id}").text
+    for word in ("recall of the right passages", "supported sentences", "right answers", "wrong refusals"):
+        assert f">{word}</th>" in page

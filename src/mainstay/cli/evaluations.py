@@ -22,23 +22,12 @@ from mainstay.evaluate import (
     compare,
     gate,
     load_dataset,
+    metric_label,
     scorers,
 )
 from mainstay.services import evaluate_app
 
 app = typer.Typer(no_args_is_help=True, help="Evaluations: run, compare, list.")
-
-
-LABELS = {
-    "recall_at_k": "recall of the right passages",
-    "grounded": "supported sentences",
-    "right_answer": "right answers",
-    "right_refusal": "right refusals",
-    "wrong_refusal": "wrong refusals",
-    "cited": "citations of the right span",
-    "latency_ms": "latency",
-    "cost_usd": "cost",
-}
 
 
 def show_value(metric: str, value: float) -> str:
@@ -144,7 +133,7 @@ def failure(run: Run) -> str | None:
 def render_runs(runs: list[Run], metrics: Sequence[str] | None = None) -> None:
     """Metrics down, runs across; all metrics unless some are named."""
     rows = [
-        [LABELS.get(m, m), *(show_mean(m, r.means.get(m)) for r in runs), runs[0].means[m].scored]
+        [metric_label(m), *(show_mean(m, r.means.get(m)) for r in runs), runs[0].means[m].scored]
         for m in metrics or runs[0].means
     ]
     table(["metric", *(f">{r.target}" for r in runs), ">scored"], rows, "Nothing was scored.")
@@ -203,7 +192,7 @@ def render_comparison(results: tuple[Comparison, ...], metrics: Sequence[str] | 
         difference = "–" if r.difference is None else show_difference(r.metric, r.difference)
         interval = f"[{', '.join(show_difference(r.metric, bound) for bound in r.ci95)}]" if r.ci95 else ""
         means = (show_mean(r.metric, r.a), show_mean(r.metric, r.b))
-        rows.append((LABELS.get(r.metric, r.metric), *means, f"{difference} {interval}", r.verdict))
+        rows.append((metric_label(r.metric), *means, f"{difference} {interval}", r.verdict))
     table(["metric", ">a", ">b", ">b - a (95 %)", "verdict"], rows, "The runs share no scored case.")
     if rows:
         say("A verdict needs an interval without 0 and at least 6 cases that differ.")

@@ -7,7 +7,7 @@ side by side, `gate` decides for CI, and `EvalStore` keeps it all.
 from mainstay.evaluate.compare import compare, gate, summarise
 from mainstay.evaluate.dataset import case_body, case_from_body, dataset_digest, load_dataset
 from mainstay.evaluate.run import run_dataset, run_id_of
-from mainstay.evaluate.scorers import DEFAULT_METRICS, Scorer, score, scorers
+from mainstay.evaluate.scorers import DEFAULT_METRICS, Scorer, metric_label, score, scorers
 from mainstay.evaluate.statistics import Difference, mean_ci, paired_difference, sign_test, wilson
 from mainstay.evaluate.store import EvalStore
 from mainstay.evaluate.types import (
@@ -41,6 +41,7 @@ __all__ = [
     "gate",
     "load_dataset",
     "mean_ci",
+    "metric_label",
     "paired_difference",
     "run_dataset",
     "run_id_of",

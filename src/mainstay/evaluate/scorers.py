@@ -26,6 +26,8 @@ class Scorer:
     higher_is_better: bool = True
     expected: bool = False
     unit: Literal["share", "ms", "USD"] = "share"
+    label: str = ""
+    """What people read for the name, e.g. "right answers"; empty: the name, its underscores as spaces."""
 
 
 scorers: Registry[Scorer] = Registry("scorer", "mainstay.scorers")
@@ -104,27 +106,36 @@ def _cost(case: Case, answered: Answered) -> float | None:
 
 
 _SHIPPED = (
-    Scorer("right_answer", "Answerable: holds one text of every accept group.", _right_answer, answerable),
+    Scorer("right_answer", "Answerable: holds one text of every accept group.", _right_answer, answerable,
+           label="right answers"),
     Scorer("right_refusal", "Unanswerable: the app said that the sources do not say.", _right_refusal,
-           lambda case: not answerable(case)),
-    Scorer("wrong_refusal", "Answerable, and yet refused.", _wrong_refusal, answerable, higher_is_better=False),
+           lambda case: not answerable(case), label="right refusals"),
+    Scorer("wrong_refusal", "Answerable, and yet refused.", _wrong_refusal, answerable, higher_is_better=False,
+           label="wrong refusals"),
     Scorer("exact", "Equal to the reference answer after folding.", _exact,
-           lambda case: answerable(case) and bool(case.answer)),
+           lambda case: answerable(case) and bool(case.answer), label="exact answers"),
     Scorer("contains", "Holds one text of every accept group, refused or not.", _contains,
-           lambda case: bool(case.accept)),
-    Scorer("recall_at_k", "Share of the expected spans that were retrieved.", _recall, _has_spans),
+           lambda case: bool(case.accept), label="expected texts"),
+    Scorer("recall_at_k", "Share of the expected spans that were retrieved.", _recall, _has_spans,
+           label="recall of the right passages"),
     Scorer("grounded", "Share of the model's sentences that the passages support.",
-           lambda _case, answered: answered.grounded_share, answerable),
-    Scorer("cited", "Share of the citations that quote an expected span.", _cited, _has_spans),
+           lambda _case, answered: answered.grounded_share, answerable, label="supported sentences"),
+    Scorer("cited", "Share of the citations that quote an expected span.", _cited, _has_spans,
+           label="citations of the right span"),
     Scorer("latency_ms", "Time to the whole answer, milliseconds.", lambda _case, answered: answered.latency_ms,
-           _always, higher_is_better=False, expected=True, unit="ms"),
+           _always, higher_is_better=False, expected=True, unit="ms", label="latency"),
     Scorer("cost_usd", "Cost of the answer, dollars.", _cost, _always, higher_is_better=False, expected=True,
-           unit="USD"),
+           unit="USD", label="cost"),
 )  # fmt: skip
 for _scorer in _SHIPPED:
     scorers.register(_scorer.name)(_scorer)
 
 DEFAULT_METRICS: tuple[str, ...] = tuple(scorer.name for scorer in _SHIPPED)
+
+
+def metric_label(metric: str) -> str:
+    """What people read for a metric, also for one whose scorer is not installed here."""
+    return (scorers.get(metric).label if metric in scorers else "") or metric.replace("_", " ")
 
 
 def score(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from mainstay.core.money import NUSD_PER_USD, show_usd
-from mainstay.evaluate import EvalStore, compare, scorers
+from mainstay.evaluate import EvalStore, compare, metric_label, scorers
 from mainstay.evaluate.types import Answered, Case, Comparison, Mean, Run
 from mainstay.web import formats
 
@@ -69,8 +69,8 @@ def _measured(run: Run, metric: str) -> bool:
 
 
 def metric_name(metric: str) -> str:
-    """As people read it; the unit stands with each number."""
-    return {"latency_ms": "latency", "cost_usd": "cost"}.get(metric, metric.replace("_", " "))
+    """As people read it, here and in a terminal; the unit stands with each number."""
+    return metric_label(metric)
 
 
 def case_count(run: Run) -> int | None:
