@@ -93,6 +93,19 @@ def test_a_model_that_stands_for_nothing_is_warned_of_and_stops_nothing(project:
     assert "local/extractive" in checks["project"]["finding"]
 
 
+def test_a_replay_without_an_answer_fails(project: Path, cli: Cli) -> None:
+    data(cli, "apply")
+    data(cli, "ask", "bot", "When do the grey fuel cards stop working?")
+    (trace,) = data(cli, "trace", "list")  # type: ignore[misc]
+    file = project / "mainstay.yaml"
+    file.write_text(file.read_text().replace("model: local/extractive", "model: local/gone"))
+    data(cli, "apply")
+    failed = cli("trace", "replay", trace["trace_id"], "--on", "r2")
+    assert failed.exit_code == 1
+    assert "bot@r2 did not answer" in str(failed.exception)
+    assert failed.stdout == ""
+
+
 def test_a_trace_is_found_by_the_first_characters_of_its_id(project: Path, cli: Cli) -> None:
     data(cli, "apply")
     data(cli, "ask", "bot", "When do the grey fuel cards stop working?")
