@@ -542,7 +542,7 @@ def test_a_history_names_the_person_not_their_id(client: ClientFor, world: World
 def test_a_spent_link_says_what_to_do_in_plain_words(client: ClientFor) -> None:
     visitor = client(None)
     page = visitor.get("/sign-in/link/msl-nothing").text
-    assert "older than 15 minutes" in page
+    assert "If it was used before" in page
 
     again = visitor.post("/sign-in/link/msl-nothing", data={"csrf": csrf_of(page)})
 
@@ -581,3 +581,24 @@ def test_metrics_are_called_the_same_as_in_a_terminal(client: ClientFor, world: 
     page = client("viewer").get(f"/evaluations/{run.id}").text
     for word in ("recall of the right passages", "supported sentences", "right answers", "wrong refusals"):
         assert f">{word}</th>" in page
+
+
+def test_an_impossible_promotion_comes_back_in_its_form(client: ClientFor) -> None:
+    answer = post(
+        client("developer"), "/apps/handbook-bot/promote", release="1", environment="Not A Name", reason="so"
+    )
+
+    assert answer.status_code == 400
+    assert answer.text.count('<details class="act" open>') == 1
+    assert 'value="Not A Name"' in answer.text
+    assert 'name="reason" autocomplete="off" value="so"' in answer.text
+    gone = post(client("developer"), "/apps/handbook-bot/rollback", environment="nowhere", reason="so")
+    assert gone.status_code == 404
+    assert 'role="alert"' in gone.text
+
+
+def test_an_empty_question_comes_back_on_the_playground(client: ClientFor) -> None:
+    answer = post(client("developer"), "/playground", model="local/small", question=" ")
+    assert answer.status_code == 400
+    assert "There is no question." in answer.text
+    assert "<option selected>local/small</option>" in answer.text

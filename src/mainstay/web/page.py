@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import logging
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -78,6 +78,16 @@ class Visitor:
         if self.identity is None:
             raise Unauthenticated("Please sign in.")
         return self.identity
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong in a form that comes back with what was `given`. `field` is "" when it is not one field's."""
+
+    form: str
+    error: MainstayError
+    given: Mapping[str, str]
+    field: str = ""
 
 
 class PageUser:

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Request
 from starlette.responses import Response
 
 from mainstay.core.clock import US_PER_S, now_us
-from mainstay.core.errors import Conflict, InvalidInput, MainstayError
+from mainstay.core.errors import Conflict, InvalidInput
 from mainstay.core.money import nusd_from_usd
 from mainstay.govern.types import Role
 from mainstay.services import Services, sign_in_link
 from mainstay.web.commands import Same, api, mainstay
-from mainstay.web.page import Governor, PageRoute, Parts, Visitor, render, see_other
+from mainstay.web.page import Governor, Mistake, PageRoute, Parts, Visitor, render, see_other
 
 router = APIRouter(route_class=PageRoute)
 
 DAY_US = 86_400 * US_PER_S
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """What is wrong in a form that comes back: `form` is `key` or `user`, `field` "" when it is not one field's."""
-
-    form: str
-    error: MainstayError
-    given: Mapping[str, str]
-    field: str = ""
 
 
 @router.get("/people")

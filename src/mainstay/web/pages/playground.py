@@ -44,7 +44,19 @@ async def answer(
     other: Annotated[str, Form()] = "",
     question: Annotated[str, Form()] = "",
 ) -> Response:
-    _check(model, question)
+    try:
+        _check(model, question)
+    except InvalidInput as error:
+        return await run_in_threadpool(
+            _page,
+            request,
+            visitor,
+            parts,
+            (model, other),
+            question,
+            ((model or "No model", error),),
+            error.status,
+        )
     wanted = [m for m in (model, other) if m]
     outcomes = await asyncio.gather(*(_whole(parts, visitor, m, question) for m in wanted))
     answers = tuple(zip(wanted, outcomes, strict=True))
@@ -113,6 +125,7 @@ def _page(
     chosen: tuple[str, str],
     question: str,
     answers: tuple[tuple[str, Outcome], ...],
+    status: int = 200,
 ) -> Response:
     offered = view.choices(parts)
     model = chosen[0] or next(iter((*offered.apps, *offered.models)), "")
@@ -121,6 +134,7 @@ def _page(
         request,
         visitor,
         "playground.html",
+        status=status,
         offered=offered,
         model=model,
         other=chosen[1],
