@@ -9,7 +9,8 @@ from openai import AuthenticationError, NotFoundError, OpenAI
 from mainstay.cli.context import actor
 from mainstay.cli.server import RunningServer
 from mainstay.delivery import load_project
-from mainstay.services import publish, restore_indexes, wait_for_trace
+from mainstay.knowledge import ChunkSettings, FolderSource
+from mainstay.services import publish, tend_indexes, wait_for_trace
 
 pytestmark = pytest.mark.model
 
@@ -118,6 +119,19 @@ def test_a_lost_index_is_built_again_from_the_stored_documents(server: RunningSe
     for folder in (services.settings.data_dir / "indexes").iterdir():
         if folder.is_dir():
             shutil.rmtree(folder)
-    assert restore_indexes(services) == 1
-    assert restore_indexes(services) == 0
+    assert tend_indexes(services) == (1, 0)
+    assert tend_indexes(services) == (0, 0)
     assert "27 days" in ask(client, QUESTION)[0]
+
+
+def test_an_index_that_no_release_needs_is_deleted(server: RunningServer) -> None:
+    services, root = server.services, server.project.root  # type: ignore[union-attr]
+    extra = root / "knowledge" / "extra.md"
+    extra.write_text("# Extra\n\nThis document is gone before it is released.\n")
+    source = load_project(root).knowledge["documents"]
+    report = services.library.sync(actor(), "documents", FolderSource(source.paths), ChunkSettings())
+    services.indexes.build(report.snapshot.id)
+    extra.unlink()
+    services.library.sync(actor(), "documents", FolderSource(source.paths), ChunkSettings())
+    assert tend_indexes(services) == (0, 1)
+    assert not services.indexes.ready(report.snapshot.id)

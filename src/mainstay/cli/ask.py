@@ -36,28 +36,28 @@ def ask(
     json: JsonFlag = False,
 ) -> None:
     """Ask an app or a model. Uses the running server, or starts one for this question."""
-    with endpoint() as (base_url, key):
+    with endpoint() as (base_url, key, stays):
         try:
             final = asyncio.run(_stream(base_url, key, model, question, show=not json))
         except AskFailed as error:
             if error.server_code == "model_not_found" and _is_app_here(model):
                 raise not_applied(model) from error
             raise
-    emit(final, json, lambda: render_extension(final.get("mainstay") or {}, base_url))
+    emit(final, json, lambda: render_extension(final.get("mainstay") or {}, base_url if stays else None))
 
 
 @contextmanager
-def endpoint() -> Iterator[tuple[str, str]]:
-    """(base URL, key) of the running server, else of one that lives as long as this command."""
+def endpoint() -> Iterator[tuple[str, str, bool]]:
+    """(base URL, key, whether it stays): the running server, else one that lives as long as this command."""
     settings = load_settings()
     require_data_folder(settings)
     found = running_server(settings)
     if found is not None:
-        yield found
+        yield *found, True
         return
     quiet = load_settings({"port": 0})
     with RunningServer(quiet, project_here()) as server:
-        yield server.base_url, server.key
+        yield server.base_url, server.key, False
 
 
 async def _stream(base_url: str, key: str, model: str, question: str, show: bool) -> dict[str, Any]:
@@ -123,8 +123,8 @@ def not_applied(app: str) -> NotFound:
     )
 
 
-def render_extension(extension: dict[str, Any], base_url: str) -> None:
-    """Citations, then one line of facts: who answered, cost, latency, trace link."""
+def render_extension(extension: dict[str, Any], base_url: str | None) -> None:
+    """Citations, then one line of facts: who answered, cost, latency, trace link (or command)."""
     for c in extension.get("citations") or []:
         where = f"page {c['page']}" if c.get("page") else " › ".join(c.get("heading") or ()) or "text"
         out.print(
@@ -139,7 +139,11 @@ def render_extension(extension: dict[str, Any], base_url: str) -> None:
     facts = f"{extension.get('answered_by')} · {'cost unknown' if cost is None else '$' + str(cost)}"
     out.print(f"  {release}{facts} · {extension.get('latency_ms', 0):.0f} ms", markup=False)
     if extension.get("trace_id"):
-        out.print(
-            f"  {os.environ.get('MAINSTAY_PUBLIC_URL', base_url)}/traces/{extension['trace_id']}",
-            markup=False,
-        )
+        out.print(f"  {_where(extension['trace_id'], base_url)}", markup=False)
+
+
+def _where(trace_id: str, base_url: str | None) -> str:
+    """How to see a trace: its page while the server stays, else the command."""
+    if base_url is None:
+        return f"mainstay trace show {trace_id}"
+    return f"{os.environ.get('MAINSTAY_PUBLIC_URL', base_url)}/traces/{trace_id}"

@@ -37,8 +37,8 @@ from mainstay.services import (
     local_key,
     prune_traces,
     publish,
-    restore_indexes,
     sign_in_link,
+    tend_indexes,
     withdraw_server,
 )
 
@@ -84,7 +84,7 @@ class RunningServer:
             undo.callback(withdraw_server, self.settings)
             janitor = Janitor(
                 {
-                    "lost indexes": partial(restore_indexes, self.services),
+                    "indexes": partial(tend_indexes, self.services),
                     "retention of traces": partial(prune_traces, self.services),
                 }
             )

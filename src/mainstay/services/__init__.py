@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mainstay.services.folder import DataFolderLock, announce_server, running_server, withdraw_server
     from mainstay.services.janitor import Janitor
     from mainstay.services.people import LOCAL_ADMIN, local_admin, sign_in_link
-    from mainstay.services.publishing import Published, publish, restore_indexes
+    from mainstay.services.publishing import Published, publish, tend_indexes
     from mainstay.services.stores import Stores, open_database, open_stores
 
 _HOMES = {
@@ -46,7 +46,7 @@ _HOMES = {
     "folder": ("DataFolderLock", "announce_server", "running_server", "withdraw_server"),
     "janitor": ("Janitor",),
     "people": ("LOCAL_ADMIN", "local_admin", "sign_in_link"),
-    "publishing": ("Published", "publish", "restore_indexes"),
+    "publishing": ("Published", "publish", "tend_indexes"),
     "stores": ("Stores", "open_database", "open_stores"),
 }
 __all__ = [
@@ -70,9 +70,9 @@ __all__ = [
     "prune_traces",
     "publish",
     "replay_trace",
-    "restore_indexes",
     "running_server",
     "sign_in_link",
+    "tend_indexes",
     "visible_documents",
     "visible_version",
     "wait_for_trace",

@@ -57,13 +57,15 @@ def _sync(
     return report
 
 
-def restore_indexes(services: Services) -> int:
-    """Build again every index that a release needs and that is not there; how many were missing.
+def tend_indexes(services: Services) -> tuple[int, int]:
+    """Build every index that a release needs and that is gone, and delete those that nothing needs.
 
-    Indexes are derived: a lost folder, or another embedder, costs time and no release.
+    Returns (built, deleted). Indexes are derived: a lost folder, or another embedder, costs time and no release.
+    The head of each corpus is kept, too: the next release will pin it.
     """
-    pinned = {r.corpus for r in services.delivery.runnables().values() if r.corpus is not None}
-    missing = sorted(snapshot for snapshot in pinned if not services.indexes.ready(snapshot))
+    needed = {r.corpus for r in services.delivery.runnables().values() if r.corpus is not None}
+    missing = sorted(snapshot for snapshot in needed if not services.indexes.ready(snapshot))
     for snapshot in missing:
         services.indexes.build(snapshot)
-    return len(missing)
+    heads = {services.library.head(corpus).id for corpus in services.library.corpora()}
+    return len(missing), services.indexes.prune(needed | heads)
