@@ -122,13 +122,15 @@ class Indexes:
                 self._open.pop(next(iter(self._open)))  # closed when the last search in it ends
             return segment
 
-    def prune(self, keep: AbstractSet[str]) -> int:
+    def prune(self, needed: Callable[[], AbstractSet[str]]) -> int:
         """Delete the indexes of all other snapshots, and the cached vectors that no kept index uses.
 
+        `needed` is asked once nobody builds: an index that was built a moment ago is one that is needed.
         Returns how many snapshots' folders went. Kept snapshots of another embedder keep their folder, not
         their cached vectors.
         """
         with self._building():
+            keep = needed()
             kept = {_hex(snapshot_id) for snapshot_id in keep}
             gone = [path for path in self._root.iterdir() if path.is_dir() and path.name not in kept]
             for path in gone:

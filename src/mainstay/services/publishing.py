@@ -63,9 +63,16 @@ def tend_indexes(services: Services) -> tuple[int, int]:
     Returns (built, deleted). Indexes are derived: a lost folder, or another embedder, costs time and no release.
     The head of each corpus is kept, too: the next release will pin it.
     """
-    needed = {r.corpus for r in services.delivery.runnables().values() if r.corpus is not None}
-    missing = sorted(snapshot for snapshot in needed if not services.indexes.ready(snapshot))
+    missing = sorted(s for s in _pinned(services) if not services.indexes.ready(s))
     for snapshot in missing:
         services.indexes.build(snapshot)
-    heads = {services.library.head(corpus).id for corpus in services.library.corpora()}
-    return len(missing), services.indexes.prune(needed | heads)
+    deleted = services.indexes.prune(lambda: _pinned(services) | _heads(services))
+    return len(missing), deleted
+
+
+def _pinned(services: Services) -> set[str]:
+    return {r.corpus for r in services.delivery.runnables().values() if r.corpus is not None}
+
+
+def _heads(services: Services) -> set[str]:
+    return {services.library.head(corpus).id for corpus in services.library.corpora()}
