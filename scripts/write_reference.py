@@ -88,7 +88,9 @@ def _children(command: Any) -> list[tuple[str, Any]]:
 
 
 def _described(path: str, command: Any) -> list[str]:
-    command = command.load() if hasattr(command, "load") else command  # as the help page does: when it is shown
+    command = (
+        command.load() if hasattr(command, "load") else command
+    )  # as the help page does: when it is shown
     children = _children(command)
     if children:
         return [block for name, child in children for block in _described(f"{path} {name}", child)]
