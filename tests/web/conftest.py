@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from starlette.testclient import TestClient
-from web_world import PASSWORD, Server, World, full_world
+from web_world import EMAILS, PASSWORD, ClientFor, Server, World, full_world
 
 from mainstay.web import SESSION_COOKIE
 
@@ -25,9 +25,6 @@ CHROMIUM_ARGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-EMAILS = {"admin": "ada@example.org", "developer": "dev@example.org", "viewer": "vic@example.org"}
-
-ClientFor = Callable[[str | None], TestClient]
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,12 @@ Only the language model and the search are small stand-ins, so that no download 
 from __future__ import annotations
 
 import asyncio
+import html
 import re
 import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from mainstay.app import build_control_app
 from mainstay.core.config import load_settings
@@ -46,6 +48,10 @@ DOCUMENTS = (
     "supplier-newsletter.md",
 )
 PASSWORD = "a long enough password"
+EMAILS = {"admin": "ada@example.org", "developer": "dev@example.org", "viewer": "vic@example.org"}
+ClientFor = Callable[[str | None], TestClient]
+"""Makes a client signed in with a role; None: nobody."""
+
 HOUR_NS = 3_600_000_000_000
 QUESTIONS = (
     "How soon must a near miss be reported to the control room?",
@@ -343,3 +349,17 @@ class Server:
         self._server.should_exit = True
         self._thread.join(10)
         self._listener.close()
+
+
+def csrf_of(page: str) -> str:
+    found = re.search(r'name="csrf" value="([^"]+)"', page)
+    assert found is not None
+    return html.unescape(found[1])
+
+
+def post(client: TestClient, path: str, **fields: str) -> object:
+    """Post a form as the page would, with its token."""
+    return client.post(path, data={"csrf": csrf_of(client.get("/help").text), **fields})
+
+
+# -- the choke point -----------------------------------------------------------------------------------
