@@ -7,6 +7,7 @@ import re
 import shlex
 from contextlib import closing
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 import typer.main
