@@ -1,7 +1,7 @@
 """Serving: the data plane. `Gateway(deps, hash_token)` is its ASGI application; `ask` and `app_caller` its ways in.
 
-`pipeline.answer` is the life of a request. It reads a `ServingSnapshot` from memory, never a database before
-the first word; `Ledger` keeps hard budgets across crashes; answers are checked sentence by sentence.
+`pipeline.answer` is the life of a request. It reads keys, releases and policies from a `ServingSnapshot` in
+memory; only an app's citations are checked against stored documents. `Ledger` keeps hard budgets across crashes.
 """
 
 from mainstay.serving.asking import answered, app_caller, ask_messages
