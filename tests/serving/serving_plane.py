@@ -14,7 +14,19 @@ from mainstay.govern.types import ApiKey, Identity
 from mainstay.guard import Guard
 from mainstay.guard.types import CheckRule, GroundingRule, Policy
 from mainstay.models import UnknownModel
-from mainstay.models.types import ChatCall, ChatMessage, Delta, Price, Target, Usage
+from mainstay.models.capabilities import ALL
+from mainstay.models.collect import collect
+from mainstay.models.types import (
+    Capability,
+    ChatCall,
+    ChatMessage,
+    Completion,
+    Delta,
+    Price,
+    Target,
+    Usage,
+    WireFormat,
+)
 from mainstay.observe.types import Span
 from mainstay.retrieval import PassageSources
 from mainstay.retrieval.types import Passage, RetrievalSettings, Retrieved, Support
@@ -39,6 +51,9 @@ Step = Delta | Exception | asyncio.Event
 class Scripted:
     """A chat provider that plays scripts in turn; an Event in one is waited for. The last script repeats."""
 
+    supports: frozenset[Capability] = ALL
+    wire_format: WireFormat | None = None
+
     def __init__(self, name: str = "scripted") -> None:
         self.name = name
         self.scripts: list[list[Step]] = []
@@ -54,6 +69,9 @@ class Scripted:
 
     def plays(self, *steps: Step) -> None:
         self.scripts.append(list(steps))
+
+    async def complete(self, call: ChatCall, deadline_s: float) -> Completion:
+        return await collect(self.stream(call, deadline_s))
 
     async def stream(self, call: ChatCall, deadline_s: float) -> AsyncIterator[Delta]:
         self.calls.append(call)
@@ -78,6 +96,11 @@ class Extracts:
     """Says the sentences of the passages that share two words of four letters or more with the question."""
 
     name = "local"
+    supports: frozenset[Capability] = frozenset({"temperature", "top_p", "seed"})
+    wire_format: WireFormat | None = None
+
+    async def complete(self, call: ChatCall, deadline_s: float) -> Completion:
+        return await collect(self.stream(call, deadline_s))
 
     async def stream(self, call: ChatCall, deadline_s: float) -> AsyncIterator[Delta]:
         wanted = set(re.findall(r"\w{4,}", (call.question or "").lower()))

@@ -262,13 +262,13 @@ sys.path.insert(0, {tests!r})
 from serving_plane import api_key, build_plane
 from mainstay.core.clock import now_us
 from mainstay.govern import identity_of
-from mainstay.models.types import ChatMessage
+from mainstay.models.types import ChatCall, ChatMessage
 from mainstay.serving import Call, ChatRequest, Journal, Ledger, ask
 
 plane, key = build_plane(), api_key(budget_nusd=10**9, budget_window="total")
 deps = replace(plane.deps, ledger=Ledger(Journal(Path({path!r}))))
 plane.model.says("Hello.")
-call = Call(ChatRequest("acme/small", (ChatMessage("user", "Hi"),), max_tokens=20), identity_of(key), key)
+call = Call(ChatRequest("acme/small", ChatCall("", (ChatMessage("user", "Hi"),), max_tokens=20)), identity_of(key), key)
 for turn in range(3):
     asyncio.run(ask(call, deps))
 """

@@ -12,7 +12,7 @@ from mainstay.core.errors import Unauthenticated
 from mainstay.govern import KeyStore, local_identity
 from mainstay.govern.types import ApiKey, Identity
 from mainstay.models import ProviderAuthFailed, ProviderRateLimited
-from mainstay.models.types import Usage
+from mainstay.models.types import Choice, Usage
 from mainstay.serving.cache import ExactCache, cache_key
 from mainstay.serving.errors import BadField, InsufficientQuota, reply_to
 from mainstay.serving.requests import read_chat_request, refuse_extra
@@ -35,7 +35,7 @@ def key(models: tuple[str, ...] | None = None, **fields: Any) -> ApiKey:
 
 
 def final(text: str) -> Final:
-    return Final(text, "stop", Usage(1, 1), 5, 1.0, "t", "m", "miss")
+    return Final((Choice(text),), Usage(1, 1), 5, 1.0, "t", "m", "miss")
 
 
 def test_text_parts_are_joined_and_the_newer_token_limit_wins() -> None:
@@ -44,7 +44,7 @@ def test_text_parts_are_joined_and_the_newer_token_limit_wins() -> None:
         body(messages=[{"role": "user", "content": parts}], max_tokens=5, max_completion_tokens=7, stop="x")
     )
     assert request.messages[0].content == "Hello"
-    assert (request.max_tokens, request.stop) == (7, ("x",))
+    assert (request.call.max_tokens, request.call.stop) == (7, ("x",))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
 
 def test_fields_only_some_providers_know_are_kept_apart_and_refused_for_apps() -> None:
     request = read_chat_request(body(response_format={"type": "json_object"}, logprobs=False))
-    assert set(request.extra) == {"response_format", "logprobs"}
+    assert set(request.call.extra) == {"response_format", "logprobs"}
     with pytest.raises(BadField, match="response_format: an app"):
         refuse_extra(request, "an app")
 

@@ -14,7 +14,7 @@ from mainstay.delivery.types import GenerationSettings
 from mainstay.govern.types import Identity
 from mainstay.guard.types import CheckRule, GroundingRule, Policy
 from mainstay.models import ProviderError, message_token_ceiling
-from mainstay.models.types import ChatMessage, Delta
+from mainstay.models.types import ChatCall, ChatMessage, Delta
 from mainstay.observe import Metrics
 from mainstay.observe.types import Attr
 from mainstay.serving import (
@@ -45,7 +45,9 @@ async def asked(plane: Plane, question: str = QUESTION, model: str = "bot", **fi
     call = {k: fields.pop(k) for k in ("key", "cache", "identity") if k in fields}
     messages = fields.pop("messages", (ChatMessage("user", question),))
     call.setdefault("identity", CALLER)
-    return await ask(Call(ChatRequest(model, tuple(messages), **fields), **call), plane.deps)
+    metadata = fields.pop("metadata", {})
+    request = ChatRequest(model, ChatCall("", tuple(messages), **fields), metadata=metadata)
+    return await ask(Call(request, **call), plane.deps)
 
 
 def with_grounding(**changes: Any) -> Policy:
@@ -137,7 +139,9 @@ async def test_keep_shows_every_sentence(plane: Plane) -> None:
 async def test_a_quote_that_is_not_in_the_stored_text_is_never_cited(plane: Plane) -> None:
     plane.model.says(CHECK_IN)
     changed = replace(plane.deps, version_text=lambda version_id: HANDBOOK.replace("30", "45"))
-    final = await ask(Call(ChatRequest("bot", (ChatMessage("user", QUESTION),)), CALLER), changed)
+    final = await ask(
+        Call(ChatRequest("bot", ChatCall("", (ChatMessage("user", QUESTION),))), CALLER), changed
+    )
     assert final.citations == ()
     assert CHECK_IN not in final.text
 
@@ -348,7 +352,7 @@ async def test_requests_are_counted_with_their_outcome(plane: Plane) -> None:
     metrics = Metrics()
     plane.model.says(f"{CHECK_IN} Whales sing.")
     deps = replace(plane.deps, metrics=metrics)
-    call = Call(ChatRequest("bot", (ChatMessage("user", QUESTION),)), CALLER)
+    call = Call(ChatRequest("bot", ChatCall("", (ChatMessage("user", QUESTION),))), CALLER)
     await ask(call, deps)
     plane.model.scripts = [[ProviderError("broke", provider="acme")]]
     with pytest.raises(ProviderError):

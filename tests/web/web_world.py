@@ -192,7 +192,9 @@ class World:
 
         async def run() -> None:
             call = Call(
-                ChatRequest(model, (ChatMessage("user", question),)), self.actor, trace_id=new_trace_id()
+                ChatRequest(model, ChatCall("", (ChatMessage("user", question),))),
+                self.actor,
+                trace_id=new_trace_id(),
             )
             with suppress(ConnectionError):
                 await ask(call, self.services.deps)

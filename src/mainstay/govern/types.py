@@ -28,6 +28,39 @@ class Identity:
     groups: frozenset[str] = frozenset()
 
 
+ScopeKind = Literal["key", "user", "team", "project", "app"]
+BudgetWindow = Literal["day", "week", "month", "total"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """An amount of nano-dollars per window (UTC; weeks begin on Monday). A soft one warns, a hard one refuses."""
+
+    limit_nusd: int
+    window: BudgetWindow
+    hard: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one scope may use; None means no limit. Several budgets may hold at once, one for each window."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
+    budgets: tuple[Budget, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LimitScope:
+    """Something that limits apply to. `id` is stable and unique within its kind; `name` is for people."""
+
+    kind: ScopeKind
+    id: str
+    name: str
+    limits: Limits
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """A virtual key. The token itself is shown once and stored only as a keyed hash.

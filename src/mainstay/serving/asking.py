@@ -8,7 +8,7 @@ from mainstay.core.errors import MainstayError
 from mainstay.core.ids import new_trace_id
 from mainstay.evaluate.types import Answered, AppCaller
 from mainstay.govern.types import Identity
-from mainstay.models.types import ChatMessage
+from mainstay.models.types import ChatCall, ChatMessage
 from mainstay.serving.deps import Deps
 from mainstay.serving.pipeline import ask
 from mainstay.serving.types import Call, ChatRequest, Final, citation_body, passage_body
@@ -36,7 +36,7 @@ async def ask_messages(
     A caller that is a key keeps its models, its budget and its rate limit here, too.
     """
     call = Call(
-        request=ChatRequest(model=model, messages=tuple(messages)),
+        request=ChatRequest(model, ChatCall("", tuple(messages))),
         identity=identity,
         key=deps.snapshots.current.key_of(identity),
         trace_id=new_trace_id(),

@@ -22,6 +22,7 @@ from mainstay.core.ids import new_id, new_trace_id
 from mainstay.core.money import usd_text
 from mainstay.govern import require
 from mainstay.govern.types import ApiKey, Identity
+from mainstay.models.types import Delta
 from mainstay.observe import TraceBuilder
 from mainstay.retrieval.types import Embedder
 from mainstay.serving.deps import Deps
@@ -44,7 +45,7 @@ from mainstay.serving.pipeline import answer
 from mainstay.serving.rates import rate_headers
 from mainstay.serving.requests import read_chat_request
 from mainstay.serving.snapshot import may_use
-from mainstay.serving.types import CacheWish, Call, Final, RateState, Started, TextDelta
+from mainstay.serving.types import CacheWish, Call, Final, RateState, Started
 from mainstay.serving.wire import ChunkRenderer, completion_body
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
@@ -187,7 +188,7 @@ class Gateway:
                 async for event in events:
                     if isinstance(event, Started):
                         headers = exchange.headers(event)
-                    elif isinstance(event, TextDelta):
+                    elif isinstance(event, Delta):
                         await writer.write(orjson.dumps(chunks.text(event)))
                     else:
                         for chunk in chunks.end(event):

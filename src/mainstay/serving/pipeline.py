@@ -17,7 +17,7 @@ from mainstay.core.faults import fault
 from mainstay.delivery.types import RunnableRelease
 from mainstay.guard.types import Policy, Verdict
 from mainstay.models import ProviderError, UnknownModel
-from mainstay.models.types import ChatCall, ChatMessage, SourcePassage, Target
+from mainstay.models.types import ChatCall, ChatMessage, Delta, SourcePassage, Target
 from mainstay.observe import Step
 from mainstay.observe.types import Attr
 from mainstay.retrieval.types import Passage, Retrieved
@@ -31,7 +31,7 @@ from mainstay.serving.grounding import without_instructions
 from mainstay.serving.requests import refuse_extra
 from mainstay.serving.run import ModelCall, Run, message_bodies
 from mainstay.serving.snapshot import ServingSnapshot, may_use
-from mainstay.serving.types import Call, Event, Final, TextDelta, finding_body, passage_body
+from mainstay.serving.types import Call, Event, Final, finding_body, passage_body
 
 PLAIN_DEADLINE_S = 600.0
 """Deadline of a plain model call; an app's is in its release."""
@@ -55,11 +55,11 @@ async def answer(call: Call, deps: Deps) -> AsyncGenerator[Event, None]:
             cached = look_up(run)  # 5
             yield run.started()
             if cached is not None:
-                yield TextDelta(run.show(cached.text))
+                yield Delta(text=run.show(cached.text))
             else:
                 async with aclosing(_app(run) if run.runnable else _plain(run)) as pieces:  # 6 to 9
                     async for piece in pieces:
-                        yield TextDelta(run.show(piece))
+                        yield Delta(text=run.show(piece))
         final = _replayed(run, cached) if cached is not None else run.final()
         _keep(run, final)
     except BaseException as error:
@@ -105,7 +105,7 @@ def _refuse_unsupported(run: Run) -> None:
                 "an app brings its own instructions.",
                 fix="Leave system messages out, or ask a model by its own name.",
             )
-    if run.request.stop:
+    if run.request.call.stop:
         raise BadField("stop", "an app answers in whole, checked sentences.", fix="Leave it out.")
     if not run.question.strip():
         raise BadField("messages", "an app needs a user message with a question.")
@@ -169,7 +169,7 @@ def look_up(run: Run) -> Final | None:
         return None
     with run.trace.step("cache.lookup") as step:
         served_by = run.target.public_name if run.runnable is None else run.runnable.release.digest
-        request = replace(run.request, messages=run.messages)
+        request = replace(run.request, call=replace(run.request.call, messages=run.messages))
         run.cache_key = cache_key(request, run.call.identity, served_by)
         found = run.deps.cache.get(run.cache_key)
         run.cache = "miss" if found is None else "hit"
@@ -199,15 +199,11 @@ def _keep(run: Run, final: Final) -> None:
 
 async def _plain(run: Run) -> AsyncGenerator[str, None]:
     """A plain model: steps 6 and 7 fall away, and deltas pass unless a default policy guards the output."""
-    request = run.request
-    call = ChatCall(
+    call = replace(
+        run.request.call,
         model=run.target.model,
         messages=run.messages,
         max_tokens=run.admission.max_tokens if run.admission else None,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        stop=request.stop,
-        seed=request.seed,
         extra=_forwarded(run),
     )
     words = relay(run, run.target, call, PLAIN_DEADLINE_S)
@@ -222,7 +218,7 @@ def _forwarded(run: Run) -> dict[str, object]:
     if run.target.provider.name == "local":
         return {}
     own = {"user": run.request.user, "metadata": dict(run.request.metadata) or None}
-    return {**run.request.extra, **{name: value for name, value in own.items() if value is not None}}
+    return {**run.request.call.extra, **{name: value for name, value in own.items() if value is not None}}
 
 
 async def _app(run: Run) -> AsyncGenerator[str, None]:
@@ -294,7 +290,7 @@ def render(run: Run, runnable: RunnableRelease) -> ChatCall:
     admission = run.admission
     assert admission is not None
     run.admission = fit(admission, run.deps.ledger, run.call.key, run.target, messages, run.max_tokens)
-    request, generation = run.request, runnable.generation
+    request, generation = run.request.call, runnable.generation
     return ChatCall(
         model=run.target.model,
         messages=messages,

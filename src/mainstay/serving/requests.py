@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast, get_args
 
-from mainstay.models.types import ChatMessage, Role
+from mainstay.models.types import ChatCall, ChatMessage, Role
 from mainstay.serving.errors import BadField
 from mainstay.serving.types import ChatRequest
 
@@ -60,19 +60,23 @@ def read_chat_request(body: Mapping[str, Any]) -> ChatRequest:
     for name, value in given.items():
         if name not in ("messages", "stop") and _is_deep(value, NESTING_MAX):
             raise BadField(name, f"is nested more than {NESTING_MAX} levels deep.")
-    return ChatRequest(
-        model=_name(given),
+    call = ChatCall(
+        model="",
         messages=_messages(given.get("messages")),
-        stream=_flag(given, "stream"),
-        include_usage=_include_usage(given),
         max_tokens=_max_tokens(given),
         temperature=_number(given, "temperature", 0, 2),
         top_p=_number(given, "top_p", 0, 1),
         stop=_stop(given.get("stop")),
         seed=_whole(given, "seed", None),
         user=_text(given, "user") if "user" in given else None,
-        metadata=_mapping(given, "metadata"),
         extra={name: value for name, value in given.items() if name not in _READ},
+    )
+    return ChatRequest(
+        model=_name(given),
+        call=call,
+        stream=_flag(given, "stream"),
+        include_usage=_include_usage(given),
+        metadata=_mapping(given, "metadata"),
     )
 
 
@@ -81,7 +85,7 @@ def refuse_extra(request: ChatRequest, what: str) -> None:
 
     Refused rather than ignored: an answer without the asked-for schema or tool would be wrong in silence.
     """
-    for name, value in request.extra.items():
+    for name, value in request.call.extra.items():
         if name in _NEUTRAL and value in _NEUTRAL[name]:
             continue
         raise BadField(name, f"{what} does not support this field.", fix=f"Leave {name} out.")

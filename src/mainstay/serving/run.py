@@ -11,7 +11,7 @@ from mainstay.core.errors import MainstayError
 from mainstay.delivery.types import RunnableRelease
 from mainstay.guard.types import Finding, Policy, Verdict
 from mainstay.models import cost_nusd, estimate_usage
-from mainstay.models.types import ChatCall, ChatMessage, Delta, FinishReason, Target, Usage
+from mainstay.models.types import ChatCall, ChatMessage, Choice, Delta, FinishReason, Target, Usage
 from mainstay.observe import Metrics, TraceBuilder
 from mainstay.observe.types import Attr
 from mainstay.retrieval.types import Citation, Passage
@@ -121,7 +121,7 @@ class Run:
     @property
     def max_tokens(self) -> int | None:
         """What caller and release allow together, before the budget has its say."""
-        asked = self.request.max_tokens
+        asked = self.request.call.max_tokens
         if self.runnable is None:
             return asked
         limit = self.runnable.generation.max_tokens
@@ -171,8 +171,7 @@ class Run:
     def final(self) -> Final:
         release = None if self.runnable is None else self.runnable.release
         return Final(
-            text="".join(self.shown),
-            finish_reason=self.finish_reason,
+            choices=(Choice(text="".join(self.shown), finish_reason=self.finish_reason),),
             usage=self.usage,
             cost_nusd=self.cost_nusd,
             latency_ms=self.elapsed_ms,

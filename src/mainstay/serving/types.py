@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mainstay.core.money import usd_text
 from mainstay.govern.types import ApiKey, Identity
 from mainstay.guard.types import Finding
-from mainstay.models.types import ChatMessage, FinishReason, Usage
+from mainstay.models.types import ChatCall, ChatMessage, Choice, Delta, FinishReason, Usage
 from mainstay.retrieval.types import Citation, Passage
 
 CacheState = Literal["hit", "miss", "bypass"]
@@ -17,22 +17,33 @@ CacheWish = Literal["release", "use", "skip"]
 """`release`: as the release says; `use` and `skip`: the caller asked for or against the cache."""
 
 
+SurfaceName = Literal["chat", "responses", "messages", "completions"]
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A validated chat completion request. `extra`: fields only an OpenAI-compatible provider understands."""
+    """A validated request for an answer, in the normal form, whichever surface it came through.
+
+    `model` is the name asked for: an app, a route or a model. `call` is what is asked of it; its own `model`
+    is empty until a target is chosen. `include_usage`: an OpenAI stream ends with a chunk of usage.
+    `hints` are the surface's own notes for its renderer, e.g. what a response repeats of its request.
+    """
 
     model: str
-    messages: tuple[ChatMessage, ...]
+    call: ChatCall
     stream: bool = False
     include_usage: bool = False
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    user: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    surface: SurfaceName = "chat"
+    hints: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def messages(self) -> tuple[ChatMessage, ...]:
+        return self.call.messages
+
+    @property
+    def user(self) -> str | None:
+        return self.call.user
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +96,15 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class TextDelta:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Final:
-    """The end of an answer: the whole text and everything to be said about it.
+    """The end of an answer: the whole of it and everything to be said about it.
 
     `cost_nusd` None means unknown. `answered_by` is the public name of the model that wrote what the
-    caller read, or `refusal` when the policy's own words were shown.
+    caller read, or `refusal` when the policy's own words were shown. `response_model` is the name that its
+    provider gave. `raw`: the provider's whole body, when nothing of it was changed and the surface speaks its format.
     """
 
-    text: str
-    finish_reason: FinishReason
+    choices: tuple[Choice, ...]
     usage: Usage
     cost_nusd: int | None
     latency_ms: float
@@ -114,6 +120,17 @@ class Final:
     citations: tuple[Citation, ...] = ()
     passages: tuple[Passage, ...] = ()
     guard: tuple[Finding, ...] = ()
+    response_model: str | None = None
+    raw: bytes | None = None
+
+    @property
+    def text(self) -> str:
+        """Of the first choice."""
+        return self.choices[0].text if self.choices else ""
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        return self.choices[0].finish_reason if self.choices else "stop"
 
     def extension(self) -> dict[str, Any]:
         """The `mainstay` object of a response body, or of a stream's last chunk."""
@@ -140,7 +157,7 @@ class Final:
         }
 
 
-Event = Started | TextDelta | Final
+Event = Started | Delta | Final
 
 
 def citation_body(citation: Citation) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mainstay.models.types import Usage
-from mainstay.serving.types import Final, TextDelta
+from mainstay.models.types import Delta, Usage
+from mainstay.serving.types import Final
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class ChunkRenderer:
         self._include_usage = include_usage
         self._role: dict[str, str] = {"role": "assistant"}
 
-    def text(self, delta: TextDelta) -> dict[str, Any]:
+    def text(self, delta: Delta) -> dict[str, Any]:
         role, self._role = self._role, {}
         return self._chunk({**role, "content": delta.text}, None)
 

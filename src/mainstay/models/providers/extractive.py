@@ -6,9 +6,19 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
+from mainstay.models.collect import collect
 from mainstay.models.errors import ProviderError, ProviderTimeout
 from mainstay.models.tokens import token_estimate
-from mainstay.models.types import ChatCall, Delta, SentenceSelector, SourcePassage, Usage
+from mainstay.models.types import (
+    Capability,
+    ChatCall,
+    Completion,
+    Delta,
+    SentenceSelector,
+    SourcePassage,
+    Usage,
+    WireFormat,
+)
 
 REFUSAL: Final = "The sources do not say."
 
@@ -20,6 +30,9 @@ class Extractive:
     """
 
     name = "local"
+    supports: frozenset[Capability] = frozenset({"temperature", "top_p", "seed"})
+    """Nothing is sampled, so that sampling fields are fulfilled by leaving them out."""
+    wire_format: WireFormat | None = None
 
     def __init__(self, selector: SentenceSelector | None, sentences_max: int = 3) -> None:
         self._selector = selector
@@ -33,6 +46,9 @@ class Extractive:
         for index, piece in enumerate(pieces):
             yield Delta(text=piece if index == 0 else f" {piece}")
         yield Delta(finish_reason="stop", usage=_usage(question, call, " ".join(pieces)))
+
+    async def complete(self, call: ChatCall, deadline_s: float) -> Completion:
+        return await collect(self.stream(call, deadline_s))
 
     async def _select(self, question: str, call: ChatCall, deadline_s: float) -> list[tuple[str, int]]:
         if self._selector is None:

@@ -23,9 +23,18 @@ from urllib.parse import urlsplit
 import orjson
 
 from mainstay.core.secret import Secret, random_token
+from mainstay.models.collect import collect
 from mainstay.models.errors import EngineFailed, ProviderError, ProviderRateLimited, ProviderTimeout
 from mainstay.models.providers.openai_wire import InBandError, MalformedEvent, decode_chunk, decode_error
-from mainstay.models.types import ChatCall, ChatMessage, Delta, EngineSettings
+from mainstay.models.types import (
+    Capability,
+    ChatCall,
+    ChatMessage,
+    Completion,
+    Delta,
+    EngineSettings,
+    WireFormat,
+)
 
 if TYPE_CHECKING:
     from xllamacpp import Server
@@ -66,6 +75,20 @@ class LlamaCpp:
     """
 
     name = "local"
+    supports: frozenset[Capability] = frozenset(
+        {
+            "temperature",
+            "top_p",
+            "top_k",
+            "seed",
+            "stop",
+            "penalties",
+            "logit_bias",
+            "json_object",
+            "json_schema",
+        }
+    )
+    wire_format: WireFormat | None = None
 
     def __init__(self, gguf: Path, settings: EngineSettings) -> None:
         self._gguf = gguf
@@ -112,6 +135,9 @@ class LlamaCpp:
         finally:
             self._calls -= 1
             pipe.cancel()
+
+    async def complete(self, call: ChatCall, deadline_s: float) -> Completion:
+        return await collect(self.stream(call, deadline_s))
 
     async def _next(self, pipe: _Pipe, until: float, deadline_s: float) -> Delta | None:
         try:

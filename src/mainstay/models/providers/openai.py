@@ -11,6 +11,8 @@ from typing import Final
 import aiohttp
 
 from mainstay.core.errors import ConfigError
+from mainstay.models.capabilities import ALL
+from mainstay.models.collect import collect
 from mainstay.models.errors import ProviderError, ProviderStreamBroken, ProviderTimeout, ProviderUnreachable
 from mainstay.models.providers.openai_wire import (
     InBandError,
@@ -22,7 +24,7 @@ from mainstay.models.providers.openai_wire import (
 from mainstay.models.providers.registry import PROVIDER_KINDS, HttpProviderSettings
 from mainstay.models.sse import SseReader, SseTooLarge
 from mainstay.models.tokens import estimate_usage
-from mainstay.models.types import ChatCall, Delta
+from mainstay.models.types import Capability, ChatCall, Completion, Delta, WireFormat
 
 _ERROR_BYTES_MAX: Final = 64 << 10
 _CONNECTIONS_MAX: Final = 512
@@ -46,6 +48,9 @@ class OpenAiCompatible:
     the pool. Redirects are not followed and proxies of the environment not used, so that the key goes
     nowhere but to `base_url`.
     """
+
+    supports: frozenset[Capability] = ALL
+    wire_format: WireFormat | None = "openai.chat"
 
     def __init__(self, settings: HttpProviderSettings) -> None:
         if not settings.base_url.startswith(("http://", "https://")):
@@ -79,6 +84,9 @@ class OpenAiCompatible:
             )
         if not counted:
             yield Delta(usage=estimate_usage(call, "".join(text)))
+
+    async def complete(self, call: ChatCall, deadline_s: float) -> Completion:
+        return await collect(self.stream(call, deadline_s))
 
     async def _events(self, call: ChatCall, deadline_s: float) -> AsyncGenerator[Delta]:
         """Deltas until `[DONE]` or the end of the body; transport failures as ProviderError."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from mainstay.core.registry import Registry
@@ -16,7 +16,8 @@ class HttpProviderSettings:
     """Where a provider is and how patient we are.
 
     `max_tokens_field`: what the vendor calls the limit of output tokens. `idle_timeout_s`: longest silence
-    between two events once the answer has begun.
+    between two events once the answer has begun. `options` are what only this kind of provider knows, e.g.
+    Azure's `api_version` or Bedrock's `region`; secrets among them are Secret.
     """
 
     name: str
@@ -25,6 +26,7 @@ class HttpProviderSettings:
     max_tokens_field: str = "max_tokens"
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 30.0
+    options: Mapping[str, str | Secret] = field(default_factory=dict)
 
 
 PROVIDER_KINDS: Final[Registry[Callable[[HttpProviderSettings], ChatProvider]]] = Registry(

@@ -13,8 +13,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from mainstay.core.errors import InvalidInput, MainstayError
+from mainstay.models.types import Delta
 from mainstay.services import Services
-from mainstay.serving.types import Final, TextDelta
+from mainstay.serving.types import Final
 from mainstay.web.commands import Same, mainstay
 from mainstay.web.page import Asker, PageRoute, Parts, Visitor, render, shown_error
 from mainstay.web.sse import SSE_HEADERS, event
@@ -81,7 +82,7 @@ async def _events(parts: Services, visitor: Visitor, model: str, question: str) 
     try:
         async with aclosing(view.ask(parts, visitor.known, model, question)) as items:
             async for item in items:
-                if isinstance(item, TextDelta):
+                if isinstance(item, Delta):
                     yield event("text", orjson.dumps(item.text).decode())
                 elif isinstance(item, Final):
                     yield event("final", _answer_html(model, item))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mainstay.core.ids import new_trace_id
 from mainstay.govern import Identity
-from mainstay.models.types import ChatMessage
+from mainstay.models.types import ChatCall, ChatMessage
 from mainstay.services import Services
 from mainstay.serving import answer
 from mainstay.serving.types import Call, ChatRequest, Event
@@ -34,7 +34,7 @@ def _by_app(name: str) -> tuple[str, bool, bool, str]:
 
 async def ask(parts: Services, identity: Identity, model: str, question: str) -> AsyncGenerator[Event, None]:
     """The pipeline's own events, as the gateway gets them; closing this cancels the call."""
-    request = ChatRequest(model=model, messages=(ChatMessage("user", question),), stream=True)
+    request = ChatRequest(model, ChatCall("", (ChatMessage("user", question),)), stream=True)
     call = Call(request=request, identity=identity, trace_id=new_trace_id())
     async with aclosing(answer(call, parts.deps)) as events:
         async for event in events:

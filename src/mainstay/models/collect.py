@@ -1,0 +1,97 @@
+"""From deltas to a whole answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any, cast
+
+from mainstay.models.types import Choice, Completion, Delta, FinishReason, Thinking, ToolCall, Usage
+
+
+class Collector:
+    """Takes deltas in any mix of choices and gives the finished choices."""
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.model: str | None = None
+        self._choices: dict[int, _Growing] = {}
+
+    def take(self, delta: Delta) -> None:
+        self.usage = delta.usage or self.usage
+        self.model = delta.model or self.model
+        choice = self._choices.get(delta.index)
+        if choice is None:
+            choice = self._choices[delta.index] = _Growing()
+        choice.take(delta)
+
+    @property
+    def text(self) -> str:
+        """Of the first choice, so far."""
+        return "".join(self._choices[0].text) if 0 in self._choices else ""
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Of the first choice; None while it goes on."""
+        return self._choices[0].finish_reason if 0 in self._choices else None
+
+    def choices(self) -> tuple[Choice, ...]:
+        return tuple(self._choices[index].choice() for index in sorted(self._choices))
+
+    def completion(self) -> Completion:
+        return Completion(self.choices(), self.usage, self.model)
+
+
+class _Growing:
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.finish_reason: FinishReason | None = None
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._thinking: list[Thinking] = []
+        self._logprobs: list[Mapping[str, Any]] = []
+        self._calls: dict[int, tuple[list[str], list[str], list[str]]] = {}
+        self._stop_sequence: str | None = None
+
+    def take(self, delta: Delta) -> None:
+        if delta.text:
+            self.text.append(delta.text)
+        if delta.reasoning:
+            self._reasoning.append(delta.reasoning)
+        if delta.refusal:
+            self._refusal.append(delta.refusal)
+        if delta.thinking is not None:
+            self._thinking.append(delta.thinking)
+        self._logprobs.extend(delta.logprobs)
+        for piece in delta.tool_calls:
+            ids, names, arguments = self._calls.setdefault(piece.index, ([], [], []))
+            ids.extend([piece.id] if piece.id else [])
+            names.extend([piece.name] if piece.name else [])
+            arguments.append(piece.arguments)
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        self._stop_sequence = delta.stop_sequence or self._stop_sequence
+
+    def choice(self) -> Choice:
+        calls = tuple(
+            ToolCall(ids[0] if ids else f"call_{index}", names[0] if names else "", "".join(arguments))
+            for index, (ids, names, arguments) in sorted(self._calls.items())
+        )
+        return Choice(
+            text="".join(self.text),
+            finish_reason=self.finish_reason or "stop",
+            reasoning="".join(self._reasoning),
+            thinking=tuple(self._thinking),
+            tool_calls=calls,
+            logprobs=tuple(self._logprobs),
+            refusal="".join(self._refusal),
+            stop_sequence=self._stop_sequence,
+        )
+
+
+async def collect(stream: AsyncIterator[Delta]) -> Completion:
+    """Read a stream to its end; closes it on every way out."""
+    collector = Collector()
+    async with aclosing(cast(AsyncGenerator[Delta, None], stream)) as deltas:
+        async for delta in deltas:
+            collector.take(delta)
+    return collector.completion()
