@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
@@ -323,6 +323,42 @@ class ChatProvider(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a model server says of itself: `running` and `waiting` requests, None where it does not say."""
+
+    ok: bool
+    running: int | None = None
+    waiting: int | None = None
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A provider that can be asked how it is without a paid call (vLLM, SGLang, Ollama)."""
+
+    async def health(self, timeout_s: float) -> Health: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Vectors in the order of the texts, and how many tokens they were."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    input_tokens: int
+    model: str | None = None
+
+
+@runtime_checkable
+class EmbeddingProvider(Protocol):
+    """A provider that also embeds texts."""
+
+    async def embed(
+        self, model: str, texts: tuple[str, ...], dimensions: int | None, deadline_s: float
+    ) -> Embeddings:
+        """Raises ProviderError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Chooses targets and calls them: policies, breakers, attempts under one budget and one deadline."""
