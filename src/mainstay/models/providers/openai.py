@@ -146,9 +146,9 @@ class OpenAiCompatible:
                 return
             for event in reader.feed(chunk):
                 progress.idle_s = self._settings.idle_timeout_s
-                done = done or event.data == "[DONE]"  # read on to the body's end: the socket is used again
+                done = done or event.data == b"[DONE]"  # read on to the body's end: the socket is used again
                 if not done:
-                    yield event.data
+                    yield event.data.decode("utf-8", "replace")
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ProviderError:
         body = await response.content.read(_ERROR_BYTES_MAX)
