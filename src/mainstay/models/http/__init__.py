@@ -1,5 +1,7 @@
 """The HTTP client that providers are reached with."""
 
+from mainstay.models.http.pool import OriginCounts
+from mainstay.models.http.pooled import PooledHttpClient
 from mainstay.models.http.types import (
     HttpBroken,
     HttpClient,
@@ -9,4 +11,13 @@ from mainstay.models.http.types import (
     HttpUnreachable,
 )
 
-__all__ = ["HttpBroken", "HttpClient", "HttpError", "HttpResponse", "HttpTimeout", "HttpUnreachable"]
+__all__ = [
+    "HttpBroken",
+    "HttpClient",
+    "HttpError",
+    "HttpResponse",
+    "HttpTimeout",
+    "HttpUnreachable",
+    "OriginCounts",
+    "PooledHttpClient",
+]
