@@ -161,6 +161,6 @@ def test_prices_of_ones_own_endpoint_stand_in_the_project_file(tmp_path: Path) -
         "  fast: {provider: gpu, model: qwen, price: {input: 0.2, output: 0.5}, context_tokens: 8192}\n"
     )
     assert load_project(file).models["fast"].model == "qwen"
-    routes = read_models_config(load_yaml(file)).routes
-    assert routes["fast"].price is not None
-    assert routes["fast"].price.output_nusd == 500
+    models = read_models_config(load_yaml(file)).models
+    assert models["fast"].price is not None
+    assert models["fast"].price.output_nusd == 500

@@ -6,7 +6,7 @@ that generator cancels the call. `install` keeps local models in the models fold
 
 from mainstay.models import install
 from mainstay.models.catalog import Catalog
-from mainstay.models.config import ModelsConfig, ProviderConfig, Route, read_models_config
+from mainstay.models.config import ModelConfig, ModelsConfig, ProviderConfig, RouteConfig, read_models_config
 from mainstay.models.errors import (
     ContextTooLong,
     EngineFailed,
@@ -21,8 +21,8 @@ from mainstay.models.errors import (
     ProviderUnreachable,
     UnknownModel,
 )
-from mainstay.models.prices import cost_nusd, price_of, worst_case_nusd
-from mainstay.models.tokens import count_tokens, estimate_usage, message_token_ceiling
+from mainstay.models.prices import cost_nusd, expected_nusd, price_of, worst_case_nusd
+from mainstay.models.tokens import call_token_ceiling, count_tokens, estimate_usage, message_token_ceiling
 from mainstay.models.types import (
     ChatCall,
     ChatMessage,
@@ -34,6 +34,8 @@ from mainstay.models.types import (
     ModelInfo,
     Price,
     PriceTier,
+    Route,
+    RouteTarget,
     SentenceSelector,
     SourcePassage,
     Target,
@@ -53,6 +55,7 @@ __all__ = [
     "EngineSettings",
     "FinishReason",
     "InstalledModel",
+    "ModelConfig",
     "ModelInfo",
     "ModelsConfig",
     "Price",
@@ -68,14 +71,18 @@ __all__ = [
     "ProviderTimeout",
     "ProviderUnreachable",
     "Route",
+    "RouteConfig",
+    "RouteTarget",
     "SentenceSelector",
     "SourcePassage",
     "Target",
     "UnknownModel",
     "Usage",
+    "call_token_ceiling",
     "cost_nusd",
     "count_tokens",
     "estimate_usage",
+    "expected_nusd",
     "install",
     "message_token_ceiling",
     "ollama_available",

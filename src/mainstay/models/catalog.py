@@ -1,4 +1,4 @@
-"""The catalogue: every model name that can be asked, and what it resolves to."""
+"""The catalogue: every model name that can be asked, and what it stands for."""
 
 from __future__ import annotations
 
@@ -7,29 +7,44 @@ from pathlib import Path
 from typing import Final
 
 from mainstay.core.clock import Clock, now_us
-from mainstay.core.errors import ConfigError
-from mainstay.core.secret import Secret
-from mainstay.models.config import ModelsConfig, ProviderConfig
+from mainstay.core.errors import ConfigError, did_you_mean
+from mainstay.models.accounts import Account, Accounts
+from mainstay.models.capabilities import ALL
+from mainstay.models.config import ModelConfig, ModelsConfig, RouteConfig
 from mainstay.models.errors import UnknownModel
 from mainstay.models.install import installed
+from mainstay.models.limitations import model_lacks
 from mainstay.models.prices import (
     LOCAL,
+    check_override,
     listed_context_tokens,
     listed_model,
     listed_models,
     local_price,
     price_of,
 )
-from mainstay.models.providers import PROVIDER_KINDS, Extractive, HttpProviderSettings, LlamaCpp
-from mainstay.models.types import ChatProvider, EngineSettings, ModelInfo, Price, SentenceSelector, Target
-from mainstay.models.vendors import OLLAMA, VENDORS, Vendor, ollama_url
+from mainstay.models.providers import PROVIDER_KINDS, Extractive, LlamaCpp
+from mainstay.models.types import (
+    Capability,
+    EngineSettings,
+    ModelInfo,
+    Price,
+    Route,
+    RouteTarget,
+    SentenceSelector,
+    Target,
+)
+from mainstay.models.vendors import OLLAMA, VENDORS
 from mainstay.models.wheels import WHEEL_MODELS
 
 EXTRACTIVE: Final = "extractive"
+_KEPT_US: Final = 60_000_000
+"""How long a resolved name is kept: list prices may change with the date."""
+_KEPT_MAX: Final = 4096
 
 
 class Catalog:
-    """Resolves names in this order: routes of the project file, `local/…`, `<provider>/<model>`, bare
+    """Resolves names in this order: routes and models of the project file, `local/…`, `<provider>/<model>`, bare
     names that a vendor with a key lists. Providers and engines are made once, on first use.
 
     Resolving does no network I/O. Use from one event loop at a time; `close` ends connections and engines.
@@ -46,155 +61,228 @@ class Catalog:
     ) -> None:
         self._config = config
         self._models_dir = models_dir
-        self._environment = environment
         self._engine = engine
         self._clock = clock
-        self._providers: dict[str, ChatProvider] = {}
+        self._accounts = Accounts(config, environment)
         self._engines: dict[str, LlamaCpp] = {}
         self._extractive = Extractive(selector)
+        self._kept: dict[str, tuple[int, Route]] = {}
         PROVIDER_KINDS.load_entry_points()
-        self._check_routes()
+        self._check()
 
     def resolve(self, name: str) -> Target:
-        """What `name` stands for. Raises UnknownModel, naming the nearest or what makes the name known."""
-        route = self._config.routes.get(name)
-        if route is not None:
-            return self._target(
-                name, route.provider, route.model, price=route.price, context_tokens=route.context_tokens
-            )
-        provider, slash, model = name.partition("/")
-        if slash and self._knows_provider(provider):
-            return self._target(name, provider, model)
-        for vendor in self._vendors_with_key():
-            if not slash and vendor.price_id and listed_model(vendor.price_id, name) is not None:
-                return self._target(name, vendor.name, name)
-        raise UnknownModel(name, self._known_names(), fix=self._how_to_know(provider if slash else name))
+        """The first target of `name`. Raises UnknownModel, naming the nearest or what makes the name known."""
+        return self.route(name).targets[0].target
+
+    def route(self, name: str) -> Route:
+        """What `name` stands for: a route of the project file, or a model with a target for each of its keys.
+
+        Raises UnknownModel as resolve does, and ConfigError for a key's variable that is not set.
+        """
+        now = self._clock()
+        kept = self._kept.get(name)
+        if kept is not None and now - kept[0] < _KEPT_US:
+            return kept[1]
+        config = self._config.routes.get(name)
+        if config is None:
+            route = Route(name, "weighted", tuple(RouteTarget(target) for target in self._targets(name)))
+        else:
+            route = self._configured_route(config)
+        if len(self._kept) >= _KEPT_MAX:
+            self._kept.clear()
+        self._kept[name] = (now, route)
+        return route
 
     def names(self) -> list[ModelInfo]:
         """Every name that is sure to resolve now: routes, local models, configured and listed ones."""
         return [self._info(name, note) for name, note in self._named()]
 
     async def warm_up(self, name: str) -> None:
-        """Load the engine behind `name`; nothing to do for models elsewhere."""
-        provider = self.resolve(name).provider
-        if isinstance(provider, LlamaCpp):
-            await provider.warm_up()
+        """Load the engines behind `name`; nothing to do for models elsewhere."""
+        for target in self.route(name).targets:
+            if isinstance(target.target.provider, LlamaCpp):
+                await target.target.provider.warm_up()
 
     async def close(self) -> None:
-        for provider in (*self._providers.values(), *self._engines.values()):
-            await provider.close()
-        self._providers.clear()
+        await self._accounts.close()
+        for engine in self._engines.values():
+            await engine.close()
+        self._kept.clear()
         self._engines.clear()
 
-    def _check_routes(self) -> None:
-        for route in self._config.routes.values():
-            if route.provider != LOCAL and not self._knows_provider(route.provider):
-                known = (*self._config.providers, *VENDORS, OLLAMA, LOCAL)
+    # --- the project file, checked when it is read ---------------------------------------------------------
+
+    def _check(self) -> None:
+        for provider in self._config.providers.values():
+            if provider.kind not in PROVIDER_KINDS:
                 raise ConfigError(
-                    f"Model {route.alias!r} goes to provider {route.provider!r}, which is not known.",
-                    fix=f"Known: {', '.join(sorted(known))}. {self._how_to_know(route.provider) or ''}".strip(),
+                    f"{provider.where}: there is no provider kind {provider.kind!r}.",
+                    fix=did_you_mean(provider.kind, PROVIDER_KINDS),
                 )
+            if provider.price is not None:
+                for model in provider.models:
+                    self._check_price(provider.where, provider.name, model, provider.price)
+        for model_config in self._config.models.values():
+            self._check_model(model_config)
+        for route in self._config.routes.values():
+            self._check_route(route)
 
-    def _knows_provider(self, name: str) -> bool:
-        if name in self._config.providers or name in (LOCAL, OLLAMA):
-            return True
-        return name in VENDORS and bool(self._environment.get(VENDORS[name].key_env))
+    def _check_model(self, config: ModelConfig) -> None:
+        if config.provider != LOCAL and not self._accounts.knows(config.provider):
+            known = (*self._config.providers, *VENDORS, OLLAMA, LOCAL)
+            raise ConfigError(
+                f"Model {config.alias!r} goes to provider {config.provider!r}, which is not known.",
+                fix=_how_to_know(config.provider) or did_you_mean(config.provider, known),
+            )
+        if config.price is not None and config.provider != LOCAL:
+            self._check_price(config.where, config.provider, config.model, config.price)
 
-    def _vendors_with_key(self) -> Iterator[Vendor]:
-        return (vendor for vendor in VENDORS.values() if self._environment.get(vendor.key_env))
+    def _check_price(self, where: str, provider: str, model: str, price: Price) -> None:
+        price_id = self._accounts.get(provider).price_id
+        listed = price_of(price_id, model, self._clock()) if price_id is not None else None
+        wrong = check_override(price, listed) if listed is not None else None
+        if wrong is not None:
+            raise ConfigError(
+                f"{where}: the price of {model!r} looks like a mistake of unit: {wrong}.",
+                fix="Give prices in US dollars per million tokens, e.g. {input: 0.15, output: 0.60}.",
+            )
 
-    def _target(
-        self,
-        public_name: str,
-        provider: str,
-        model: str,
-        price: Price | None = None,
-        context_tokens: int | None = None,
-    ) -> Target:
+    def _check_route(self, config: RouteConfig) -> None:
+        for target in config.targets:
+            if target.model in self._config.routes:
+                raise ConfigError(
+                    f"{target.where}: {target.model!r} is a route; a route's targets are models.",
+                    fix="Name that route's models here.",
+                )
+            self._check_name(target.where, target.model)
+        fallback = config.context_fallback
+        if fallback is not None and fallback not in self._config.routes:
+            self._check_name(config.where, fallback)
+
+    def _check_name(self, where: str, name: str) -> None:
+        provider, slash, model = name.partition("/")
+        if name in self._config.models or (slash and model and self._accounts.knows(provider)):
+            return
+        if provider == LOCAL and (model == EXTRACTIVE or model in self._weights()):
+            return
+        if not slash and self._vendor_that_lists(name) is not None:
+            return
+        how = _how_to_know(provider) if slash else None
         if provider == LOCAL:
-            return self._local(public_name, model)
-        price_id = self._price_id(provider)
-        if price is None:
-            price = self._default_price(provider, price_id, model)
-        if context_tokens is None and price_id is not None:
-            context_tokens = listed_context_tokens(price_id, model)
-        return Target(
-            public_name=public_name,
-            provider=self._provider(provider),
-            model=model,
-            price=price,
-            context_tokens=context_tokens,
-            max_output_tokens=None,
+            how = _how_to_install(model)
+        raise ConfigError(
+            f"{where}: no model is called {name!r}.",
+            fix=how or did_you_mean(name, [*self._config.models, *self._known_names()]),
         )
 
-    def _price_id(self, provider: str) -> str | None:
-        if provider in self._config.providers:
-            return self._config.providers[provider].base_url
-        return VENDORS[provider].price_id if provider in VENDORS else None
+    # --- names to targets ----------------------------------------------------------------------------------
 
-    def _default_price(self, provider: str, price_id: str | None, model: str) -> Price | None:
-        configured = self._config.providers.get(provider)
-        if configured is not None and configured.price is not None:
-            return configured.price
-        if configured is None and provider == OLLAMA:
+    def _configured_route(self, config: RouteConfig) -> Route:
+        targets: list[RouteTarget] = []
+        for wanted in config.targets:
+            found = self._targets(wanted.model)  # one a key: they share the weight
+            targets.extend(RouteTarget(target, wanted.weight / len(found)) for target in found)
+        return Route(
+            name=config.name,
+            policy=config.policy,
+            targets=tuple(targets),
+            sticky=config.sticky,
+            attempts_max=config.attempts_max,
+            attempts_per_target_max=config.attempts_per_target_max,
+            deadline_s=config.deadline_s,
+            first_token_timeout_s=config.first_token_timeout_s,
+            cache_ttl_s=config.cache_ttl_s,
+            context_fallback=config.context_fallback,
+        )
+
+    def _targets(self, name: str) -> tuple[Target, ...]:
+        config = self._config.models.get(name)
+        if config is not None:
+            return self._of(name, config.provider, config.model, config)
+        provider, slash, model = name.partition("/")
+        if slash and (provider == LOCAL or self._accounts.knows(provider)):
+            return self._of(name, provider, model, None)
+        vendor = None if slash else self._vendor_that_lists(name)
+        if vendor is not None:
+            return self._of(name, vendor, name, None)
+        raise UnknownModel(name, self._known_names(), fix=_how_to_know(provider if slash else name))
+
+    def _vendor_that_lists(self, name: str) -> str | None:
+        for vendor in self._accounts.vendors():
+            if vendor.price_id and listed_model(vendor.price_id, name) is not None:
+                return vendor.name
+        return None
+
+    def _of(
+        self, public_name: str, provider: str, model: str, config: ModelConfig | None
+    ) -> tuple[Target, ...]:
+        if provider == LOCAL:
+            return (self._local(public_name, model, config),)
+        account = self._accounts.get(provider)
+        price = config.price if config is not None else None
+        context = config.context_tokens if config is not None else None
+        if context is None and account.price_id is not None:
+            context = listed_context_tokens(account.price_id, model)
+        return tuple(
+            Target(
+                public_name=public_name,
+                provider=self._accounts.provider(account, key),
+                model=model,
+                price=price or self._default_price(account, model),
+                context_tokens=context,
+                max_output_tokens=config.max_output_tokens if config is not None else None,
+                supports=_supports(account, model, config),
+                credential=account.credential(key),
+            )
+            for key in range(len(account.key_envs))
+        )
+
+    def _default_price(self, account: Account, model: str) -> Price | None:
+        if account.price is not None:
+            return account.price
+        if account.name == OLLAMA and account.name not in self._config.providers:
             return local_price(self._clock())
-        return price_of(price_id, model, self._clock()) if price_id is not None else None
+        return price_of(account.price_id, model, self._clock()) if account.price_id is not None else None
 
-    def _local(self, public_name: str, model: str) -> Target:
+    def _local(self, public_name: str, model: str, config: ModelConfig | None) -> Target:
         provider: Extractive | LlamaCpp = self._extractive
         if model != EXTRACTIVE:
             provider = self._engine_of(public_name, model)
         context = provider.context_tokens if isinstance(provider, LlamaCpp) else None
-        return Target(public_name, provider, model, local_price(self._clock()), context, context)
+        lacks = config.lacks if config is not None else frozenset[Capability]()
+        supports = config.supports if config is not None else None
+        if supports is not None or lacks:
+            supports = (ALL if supports is None else supports) - lacks
+        return Target(
+            public_name, provider, model, local_price(self._clock()), context, context, supports=supports
+        )
 
     def _engine_of(self, public_name: str, model: str) -> LlamaCpp:
         if model not in self._engines:
-            weights = {m.name: m.weights for m in installed(self._models_dir) if m.weights is not None}
+            weights = self._weights()
             if model not in weights:
                 raise UnknownModel(public_name, self._known_names(), fix=_how_to_install(model))
             self._engines[model] = LlamaCpp(weights[model], self._engine)
         return self._engines[model]
 
-    def _provider(self, name: str) -> ChatProvider:
-        if name not in self._providers:
-            settings, kind = self._provider_settings(name)
-            self._providers[name] = PROVIDER_KINDS.get(kind)(settings)
-        return self._providers[name]
+    def _weights(self) -> dict[str, Path]:
+        return {m.name: m.weights for m in installed(self._models_dir) if m.weights is not None}
 
-    def _provider_settings(self, name: str) -> tuple[HttpProviderSettings, str]:
-        if name in self._config.providers:
-            config = self._config.providers[name]
-            key = self._configured_key(config)
-            settings = HttpProviderSettings(name, config.base_url, key, idle_timeout_s=config.idle_timeout_s)
-            return settings, config.kind
-        if name == OLLAMA:
-            return HttpProviderSettings(OLLAMA, f"{ollama_url(self._environment)}/v1"), "openai"
-        vendor = VENDORS[name]
-        key = Secret(self._environment[vendor.key_env])
-        return HttpProviderSettings(name, vendor.base_url, key, vendor.max_tokens_field), "openai"
-
-    def _configured_key(self, config: ProviderConfig) -> Secret | None:
-        if config.api_key_env is None:
-            return None
-        value = self._environment.get(config.api_key_env)
-        if not value:
-            raise ConfigError(
-                f"Provider {config.name!r} needs the environment variable {config.api_key_env}.",
-                fix=f"Set it: export {config.api_key_env}=…",
-            )
-        return Secret(value)
+    # --- lists ---------------------------------------------------------------------------------------------
 
     def _named(self) -> Iterator[tuple[str, str]]:
         for route in self._config.routes.values():
-            yield route.alias, f"route to {route.provider}/{route.model}"
+            yield route.name, f"{route.policy} route over {', '.join(t.model for t in route.targets)}"
+        for config in self._config.models.values():
+            yield config.alias, f"route to {config.provider}/{config.model}"
         yield f"{LOCAL}/{EXTRACTIVE}", "answers with sentences of the sources; runs here"
         for model in installed(self._models_dir):
             if model.weights is not None:
                 yield f"{LOCAL}/{model.name}", f"runs here; {model.bytes / 1e6:.0f} MB"
-        for config in self._config.providers.values():
-            for name in config.models:
-                yield f"{config.name}/{name}", f"at {config.base_url}"
-        for vendor in self._vendors_with_key():
+        for provider in self._config.providers.values():
+            for name in provider.models:
+                yield f"{provider.name}/{name}", f"at {self._accounts.get(provider.name).base_url}"
+        for vendor in self._accounts.vendors():
             for name in listed_models(vendor.price_id) if vendor.price_id else ():
                 yield f"{vendor.name}/{name}", f"at {vendor.base_url}"
 
@@ -202,23 +290,35 @@ class Catalog:
         return [name for name, _ in self._named()]
 
     def _info(self, name: str, note: str) -> ModelInfo:
-        route = self._config.routes.get(name)
+        if name in self._config.routes:
+            return ModelInfo(name, "route", None, None, note)
+        config = self._config.models.get(name)
         provider, _, model = name.partition("/")
-        if route is not None:
-            provider, model = route.provider, route.model
+        if config is not None:
+            provider, model = config.provider, config.model
         if provider == LOCAL:
             context = None if model == EXTRACTIVE else self._engine.context_tokens
             return ModelInfo(name, provider, local_price(self._clock()), context, note)
-        price_id = self._price_id(provider)
-        price = route.price if route is not None else None
-        context = listed_context_tokens(price_id, model) if price_id is not None else None
-        return ModelInfo(
-            name, provider, price or self._default_price(provider, price_id, model), context, note
-        )
+        account = self._accounts.get(provider)
+        price = config.price if config is not None else None
+        context = config.context_tokens if config is not None else None
+        if context is None and account.price_id is not None:
+            context = listed_context_tokens(account.price_id, model)
+        return ModelInfo(name, provider, price or self._default_price(account, model), context, note)
 
-    def _how_to_know(self, provider: str) -> str | None:
-        vendor = VENDORS.get(provider)
-        return f"Set {vendor.key_env} to use {vendor.name}." if vendor is not None else None
+
+def _supports(account: Account, model: str, config: ModelConfig | None) -> frozenset[Capability] | None:
+    """What the target supports; None when nothing narrows what its provider can."""
+    lacks = config.lacks if config is not None else frozenset[Capability]()
+    if config is not None and config.supports is not None:
+        return config.supports - lacks
+    lacks = lacks | account.lacks | model_lacks(account.rules, model)
+    return ALL - lacks if lacks else None
+
+
+def _how_to_know(provider: str) -> str | None:
+    vendor = VENDORS.get(provider)
+    return f"Set {vendor.key_env} to use {vendor.name}." if vendor is not None else None
 
 
 def _how_to_install(model: str) -> str | None:

@@ -13,7 +13,8 @@
     ├── ProviderStreamBroken    502 provider_stream_broken     the answer stopped half-way or made no sense
     └── EngineFailed            503 engine_failed              the local engine could not load or run a model
 
-`status` is what our own client is told; `upstream_status` is what the provider said. `retryable` says
+`status` is what our own client is told; `upstream_status` and `upstream_code` are what the provider said (a code
+`content_filter`: its moderation refused the request). `retryable` says
 whether the same request may succeed later or elsewhere; whoever calls decides if and when.
 """
 
@@ -55,10 +56,12 @@ class ProviderError(MainstayError):
         fix: str | None = None,
         upstream_status: int | None = None,
         retry_after_s: float | None = None,
+        upstream_code: str | None = None,
     ) -> None:
         super().__init__(message, fix=fix, provider=provider, upstream_status=upstream_status)
         self.provider = provider
         self.upstream_status = upstream_status
+        self.upstream_code = upstream_code
         self.retry_after_s = retry_after_s
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelPrice
 
 LOCAL: Final = "local"
+OVERRIDE_TIMES_MAX: Final = 1000
 _MILLION: Final = 1_000_000
 _PRICED_IN_TOKENS: Final = frozenset({"input_mtok", "output_mtok", "cache_read_mtok"})
 
@@ -109,7 +110,16 @@ def _to_price(prices: ModelPrice, source: str, as_of: str) -> Price | None:
         as_of=as_of,
         tiers=_tiers(prices, given, written, cached),
         request_nusd=float(per_request * NUSD_PER_USD / 1000),
+        cache_write_nusd=_optional(prices, "cache_write_mtok"),
+        cache_write_1h_nusd=_optional(prices, "cache_write_1h_mtok"),
+        audio_input_nusd=_optional(prices, "input_audio_mtok"),
+        audio_output_nusd=_optional(prices, "output_audio_mtok"),
     )
+
+
+def _optional(prices: ModelPrice, name: str) -> float | None:
+    base = _base(getattr(prices, name, None))
+    return None if base is None else _per_token(base)
 
 
 def _per_token(usd_per_million: Decimal) -> float:
@@ -131,24 +141,60 @@ def _tiers(prices: ModelPrice, given: Decimal, written: Decimal, cached: Decimal
 
 
 def cost_nusd(usage: Usage, price: Price) -> int:
-    """The cost of a call, rounded up to a whole nano-dollar. Cached input is charged at its own price."""
+    """The cost of a call, rounded up once to a whole nano-dollar.
+
+    Each token is charged in one class: read from the cache, written to it (for minutes or an hour), sound, or plain.
+    Sound read from the cache is charged as cached.
+    """
     rates = _rates(usage.input_tokens, price)
-    fresh = max(0, usage.input_tokens - usage.cached_input_tokens)
+    cached = min(usage.cached_input_tokens, usage.input_tokens)
+    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
+    hour = min(usage.cache_write_1h_tokens, written)
+    sound = min(usage.audio_input_tokens, usage.input_tokens - cached - written)
+    spoken = min(usage.audio_output_tokens, usage.output_tokens)
+    write_nusd, hour_nusd = _write_rates(rates.input_nusd, price)
     total = (
-        fresh * Decimal(rates.input_nusd)
-        + usage.cached_input_tokens * Decimal(rates.cached_input_nusd)
-        + usage.output_tokens * Decimal(rates.output_nusd)
+        (usage.input_tokens - cached - written - sound) * Decimal(rates.input_nusd)
+        + cached * Decimal(rates.cached_input_nusd)
+        + (written - hour) * Decimal(write_nusd)
+        + hour * Decimal(hour_nusd)
+        + sound * Decimal(_or(price.audio_input_nusd, rates.input_nusd))
+        + (usage.output_tokens - spoken) * Decimal(rates.output_nusd)
+        + spoken * Decimal(_or(price.audio_output_nusd, rates.output_nusd))
         + Decimal(price.request_nusd)
     )
     return _up(total)
 
 
-def worst_case_nusd(input_tokens: int, max_output_tokens: int, price: Price) -> int:
-    """What a call can cost at most: no cached input, all output tokens written, the dearest tier reached."""
+def worst_case_nusd(
+    input_tokens: int, max_output_tokens: int, price: Price, *, cache_writes: bool = True
+) -> int:
+    """What a call can cost at most: each token in its dearest class, all output tokens written, the dearest tier
+    reached. `cache_writes` False: the call asks for no cache, so none is written at a price of its own."""
     rates = _rates(input_tokens, price)
-    dearest_input = max(rates.input_nusd, rates.cached_input_nusd)
-    total = input_tokens * Decimal(dearest_input) + max_output_tokens * Decimal(rates.output_nusd)
+    given = [rates.input_nusd, rates.cached_input_nusd, _or(price.audio_input_nusd, 0.0)]
+    if cache_writes:
+        given.extend(_write_rates(rates.input_nusd, price))
+    written = max(rates.output_nusd, _or(price.audio_output_nusd, 0.0))
+    total = input_tokens * Decimal(max(given)) + max_output_tokens * Decimal(written)
     return _up(total + Decimal(price.request_nusd))
+
+
+def expected_nusd(input_tokens: int, output_tokens: int, price: Price) -> int:
+    """What a call of that size costs when nothing is cached: for comparing targets and for dry runs."""
+    return cost_nusd(Usage(input_tokens, output_tokens), price)
+
+
+def _write_rates(input_nusd: float, price: Price) -> tuple[float, float]:
+    """Of a token written to the cache for minutes, and for an hour. In a dearer tier both rise as input does."""
+    rise = input_nusd / price.input_nusd if price.input_nusd else 1.0
+    minutes = input_nusd if price.cache_write_nusd is None else price.cache_write_nusd * rise
+    hour = minutes if price.cache_write_1h_nusd is None else price.cache_write_1h_nusd * rise
+    return minutes, hour
+
+
+def _or(rate: float | None, otherwise: float) -> float:
+    return otherwise if rate is None else rate
 
 
 def _up(nusd: Decimal) -> int:
@@ -159,3 +205,18 @@ def _up(nusd: Decimal) -> int:
 def _rates(input_tokens: int, price: Price) -> Price | PriceTier:
     reached = [tier for tier in price.tiers if input_tokens > tier.above_input_tokens]
     return reached[-1] if reached else price
+
+
+def check_override(price: Price, listed: Price) -> str | None:
+    """What is wrong with a configured price, judged by the listed one: it is more than 1000 times that, so that
+    it was probably given per thousand tokens or in another unit. None: nothing."""
+    for word, given, known in (
+        ("input", price.input_nusd, listed.input_nusd),
+        ("output", price.output_nusd, listed.output_nusd),
+    ):
+        if known > 0 and given > known * OVERRIDE_TIMES_MAX:
+            return (
+                f"{word} is ${given / 1000:g} per million tokens, more than {OVERRIDE_TIMES_MAX} times the "
+                f"listed ${known / 1000:g} ({listed.source})"
+            )
+    return None

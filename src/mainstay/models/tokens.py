@@ -7,13 +7,22 @@ which only makes a hold larger for a moment; the settled cost comes from the pro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol, runtime_checkable
 
-from mainstay.models.types import ChatCall, ChatMessage, Target, Usage
+import orjson
+
+from mainstay.models.types import ChatCall, ChatMessage, MediaPart, Target, TextPart, Usage
 
 MESSAGE_OVERHEAD_TOKENS: Final = 16
 """Role, separators and what a chat template adds per message; measured 5 to 8 on common templates."""
+
+IMAGE_TOKENS: Final = 49_152
+"""The dearest documented rule is gpt-4o-mini's: 2,833 and 5,667 for each of at most 8 tiles, so 48,169."""
+
+LOW_DETAIL_IMAGE_TOKENS: Final = 3_072
+FILE_TOKENS: Final = 65_536
+_PIECE_CHARACTERS: Final = 1 << 16
 
 
 @runtime_checkable
@@ -24,14 +33,22 @@ class TokenCounter(Protocol):
 
 
 def token_ceiling(text: str) -> int:
-    """No tokenizer in use makes more tokens of `text` than this."""
-    return len(text.encode("utf-8", errors="replace"))
+    """No tokenizer in use makes more tokens of `text` than this: the length of its UTF-8.
+
+    ASCII text, told at no cost, is as many bytes as characters; other text is encoded in bounded pieces.
+    """
+    if text.isascii():
+        return len(text)
+    if len(text) <= _PIECE_CHARACTERS:
+        return len(text.encode("utf-8", errors="replace"))
+    pieces = (text[at : at + _PIECE_CHARACTERS] for at in range(0, len(text), _PIECE_CHARACTERS))
+    return sum(len(piece.encode("utf-8", errors="replace")) for piece in pieces)
 
 
 def token_estimate(text: str) -> int:
     """A likely count for showing, marked `estimated`: four ASCII characters or one other character a token."""
-    ascii_characters = sum(1 for character in text if character < "\x80")
-    return -(-ascii_characters // 4) + len(text) - ascii_characters
+    others = 0 if text.isascii() else len(text) - len(text.encode("ascii", errors="ignore"))
+    return -(-(len(text) - others) // 4) + others
 
 
 def count_tokens(text: str, target: Target) -> int:
@@ -45,11 +62,55 @@ def count_tokens(text: str, target: Target) -> int:
 
 def message_token_ceiling(messages: Iterable[ChatMessage]) -> int:
     """An upper bound for a whole prompt, with what the chat template adds; no tokenizer is asked."""
-    counts = (token_ceiling(m.content) + MESSAGE_OVERHEAD_TOKENS for m in messages)
-    return sum(counts) + MESSAGE_OVERHEAD_TOKENS
+    return sum(_message(message, token_ceiling) + MESSAGE_OVERHEAD_TOKENS for message in messages) + (
+        MESSAGE_OVERHEAD_TOKENS
+    )
+
+
+def call_token_ceiling(call: ChatCall) -> int:
+    """As message_token_ceiling, with the tools and the schema of the answer, which are part of the prompt too."""
+    return message_token_ceiling(call.messages) + sum(map(token_ceiling, _schemas(call)))
 
 
 def estimate_usage(call: ChatCall, output: str) -> Usage:
-    """What a call probably used, when the provider did not say or was cut off."""
-    prompt = sum(token_estimate(message.content) for message in call.messages)
+    """What a call probably used, when the provider did not say or was cut off. Media count as their ceilings."""
+    prompt = sum(_message(message, token_estimate) for message in call.messages)
+    prompt += sum(map(token_estimate, _schemas(call)))
     return Usage(input_tokens=prompt, output_tokens=token_estimate(output), estimated=True)
+
+
+def media_token_ceiling(part: MediaPart) -> int:
+    """A bound for one image, file or sound that any vendor's rule stays under.
+
+    An image costs by its tiles, not its bytes; the dearest documented rule ends below IMAGE_TOKENS. A file or
+    sound is bounded by its base64, as no byte of it makes more than a token; a PDF is shown to models as page
+    images too, so no file counts less than FILE_TOKENS. Unseen ones (by URL or id) count as FILE_TOKENS.
+    """
+    if part.kind == "image":
+        return LOW_DETAIL_IMAGE_TOKENS if part.detail == "low" else IMAGE_TOKENS
+    return max(FILE_TOKENS, len(part.data) if part.data is not None else 0)
+
+
+def _message(message: ChatMessage, count: Callable[[str], int]) -> int:
+    tokens = 0
+    if message.parts:
+        for part in message.parts:
+            tokens += count(part.text) if isinstance(part, TextPart) else media_token_ceiling(part)
+    else:
+        tokens = count(message.content)
+    for call in message.tool_calls:
+        tokens += count(call.name) + count(call.arguments) + MESSAGE_OVERHEAD_TOKENS
+    for thought in message.thinking:
+        tokens += count(thought.text) + count(thought.encrypted or "")
+    return tokens + (count(message.name) if message.name else 0)
+
+
+def _schemas(call: ChatCall) -> Iterator[str]:
+    for tool in call.tools:
+        yield f"{tool.name} {tool.description or ''} {_json(tool.parameters)}"
+    if call.response_format is not None:
+        yield f"{call.response_format.name} {_json(call.response_format.schema)}"
+
+
+def _json(schema: object) -> str:
+    return "" if schema is None else orjson.dumps(schema, default=dict).decode()

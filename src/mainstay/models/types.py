@@ -202,6 +202,7 @@ class Usage:
     `cache_write_tokens` (written to it), which are disjoint; `output_tokens` includes `reasoning_tokens`.
 
     `cache_write_1h_tokens` are those of `cache_write_tokens` that are kept for an hour and cost more.
+    `audio_input_tokens` and `audio_output_tokens` are those of input and output that are sound, not text.
     `estimated` is True when we counted because the provider did not say.
     """
 
@@ -212,6 +213,8 @@ class Usage:
     estimated: bool = False
     cache_write_tokens: int = 0
     cache_write_1h_tokens: int = 0
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,8 +286,10 @@ class PriceTier:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Nano-dollars per token. `cache_write_nusd` None: writing the provider's cache costs as input does. `source` and `as_of` say where the figure comes from, e.g. genai-prices 0.2.3.
+    """Nano-dollars per token. `cache_write_nusd` None: writing the provider's cache costs as input does.
+    `audio_*_nusd` None: sound costs as text does.
 
+    `source` and `as_of` say where the figure comes from, e.g. genai-prices 0.2.3.
     `as_of` is the date (ISO) on which the price is in force according to the source. `tiers` rise in
     `above_input_tokens`; the highest one reached prices the whole call. `request_nusd` is a fee per call.
     """
@@ -298,6 +303,8 @@ class Price:
     request_nusd: float = 0.0
     cache_write_nusd: float | None = None
     cache_write_1h_nusd: float | None = None
+    audio_input_nusd: float | None = None
+    audio_output_nusd: float | None = None
 
 
 class ChatProvider(Protocol):

@@ -4,9 +4,21 @@ A third party adds a kind with an entry point in the group `mainstay.providers`;
 factory `(settings: HttpProviderSettings) -> ChatProvider` on `PROVIDER_KINDS`.
 """
 
+from mainstay.models.providers.azure import AzureOpenAi
 from mainstay.models.providers.extractive import Extractive
 from mainstay.models.providers.llamacpp import LlamaCpp
 from mainstay.models.providers.openai import OpenAiCompatible
 from mainstay.models.providers.registry import PROVIDER_KINDS, HttpProviderSettings
+from mainstay.models.providers.sglang import SgLang
+from mainstay.models.providers.vllm import Vllm
 
-__all__ = ["PROVIDER_KINDS", "Extractive", "HttpProviderSettings", "LlamaCpp", "OpenAiCompatible"]
+__all__ = [
+    "PROVIDER_KINDS",
+    "AzureOpenAi",
+    "Extractive",
+    "HttpProviderSettings",
+    "LlamaCpp",
+    "OpenAiCompatible",
+    "SgLang",
+    "Vllm",
+]

@@ -1,45 +1,48 @@
-"""The OpenAI chat-completions wire format: requests out, events and errors in. Pure functions.
+"""The OpenAI chat-completions answers, whole and streamed, in the normal form. Pure functions.
 
-Source: OpenAI API reference, "Chat", as also spoken by vLLM, SGLang, Ollama, LM Studio, Groq,
-Mistral, Together, DeepSeek and OpenRouter. Errors are told apart by status and `error.code`, never by text.
+Source: OpenAI API reference, "The chat completion object" and "chunk object", as also spoken by vLLM, SGLang,
+Ollama, LM Studio, Groq, Mistral, Together, DeepSeek, xAI and OpenRouter, with what they add.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 import orjson
 
-from mainstay.models.errors import (
-    ContextTooLong,
-    ProviderAuthFailed,
-    ProviderBadRequest,
-    ProviderError,
-    ProviderModelMissing,
-    ProviderQuotaExhausted,
-    ProviderRateLimited,
-    ProviderTimeout,
-)
-from mainstay.models.types import ChatCall, Delta, FinishReason, Usage
+from mainstay.models.providers.openai_errors import decode_error, retry_after_s
+from mainstay.models.types import Choice, Completion, Delta, FinishReason, ToolCall, ToolCallDelta, Usage
 
-_OWN_FIELDS: Final = frozenset({"model", "messages", "stream", "stream_options", "n"})
-"""Fields that `extra` may not set: we own them."""
+__all__ = [
+    "InBandError",
+    "MalformedEvent",
+    "decode_chunk",
+    "decode_completion",
+    "decode_error",
+    "decode_event",
+    "decode_events",
+    "decode_usage",
+    "retry_after_s",
+]
 
 _FINISH: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
     "eos": "stop",
     "length": "length",
     "model_length": "length",
+    "max_tokens": "length",
     "content_filter": "content_filter",
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
 }
-_CONTEXT_CODES: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-_QUOTA_CODES: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
-_MESSAGE_CHARACTERS_MAX: Final = 300
+_FAILED: Final[Mapping[str, int]] = {
+    "error": 502,  # OpenRouter, Mistral
+    "abort": 503,  # vLLM, SGLang
+    "insufficient_system_resource": 503,  # DeepSeek
+}
+"""Finish reasons that are failures, with the status that says the same."""
 
 
 class MalformedEvent(ValueError):
@@ -47,7 +50,7 @@ class MalformedEvent(ValueError):
 
 
 class InBandError(Exception):
-    """The provider reported an error inside a stream that had begun with status 200."""
+    """The provider reported an error inside an answer that had begun with status 200."""
 
     def __init__(self, status: int | None, body: bytes) -> None:
         super().__init__(status)
@@ -55,91 +58,284 @@ class InBandError(Exception):
         self.body = body
 
 
-def encode(call: ChatCall, max_tokens_field: str) -> bytes:
-    """The request body; always streamed, usage always asked for."""
-    body: dict[str, Any] = {k: v for k, v in call.extra.items() if k not in _OWN_FIELDS}
-    body["model"] = call.model
-    body["messages"] = [{"role": m.role, "content": m.content} for m in call.messages]
-    body["stream"] = True
-    body["stream_options"] = {"include_usage": True}
-    optional = {
-        max_tokens_field: call.max_tokens,
-        "temperature": call.temperature,
-        "top_p": call.top_p,
-        "stop": list(call.stop) or None,
-        "seed": call.seed,
-    }
-    body.update({name: value for name, value in optional.items() if value is not None})
-    return orjson.dumps(body)
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: Any = None
 
 
-def decode_event(data: str) -> Delta | None:
-    """One event's delta; None when it says nothing new. Raises MalformedEvent and InBandError."""
-    try:
-        event = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise MalformedEvent(f"not JSON: {data[:80]!r}") from error
-    return decode_chunk(event)
+class _ToolCall(msgspec.Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Said(msgspec.Struct, gc=False):
+    """A `delta` or a `message`."""
+
+    content: Any = None
+    refusal: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Logprobs(msgspec.Struct, gc=False):
+    content: list[dict[str, Any]] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: int = 0
+    delta: _Said | None = None
+    message: _Said | None = None
+    finish_reason: Any = None
+    logprobs: _Logprobs | None = None
+
+
+class _Answer(msgspec.Struct, gc=False):
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: Any = None
+    object: Any = None
+    model: Any = None
+    x_groq: Any = None
+
+
+_decode_answer: Final = msgspec.json.Decoder(_Answer).decode
+
+
+def decode_events(data: bytes) -> tuple[Delta, ...]:
+    """One event's deltas, one a choice; none when it says nothing new. Raises MalformedEvent and InBandError.
+
+    `raw` is set when the event holds one choice, so that whoever relays it relays each event once.
+    """
+    answer = _read(data)
+    if answer.error or answer.object == "error":
+        raise _in_band(data)
+    if (text := _plain_text(answer)) is not None:
+        model = answer.model if answer.model.__class__ is str else None
+        return (Delta(text=text, index=answer.choices[0].index, model=model, raw=data),)  # type: ignore[index]
+    usage = None
+    if answer.usage is not None or answer.x_groq is not None:
+        usage = decode_usage(answer.usage or _groq_usage(answer.x_groq))
+    choices = answer.choices
+    if not choices:
+        return () if usage is None else (Delta(usage=usage, raw=data),)
+    if len(choices) == 1:
+        delta = _delta(choices[0], usage, answer.model, data)
+        return () if delta is None else (delta,)
+    deltas = [_delta(choice, None, answer.model, None) for choice in choices]
+    said = [delta for delta in deltas if delta is not None]
+    return (*said, Delta(usage=usage)) if usage is not None else tuple(said)
+
+
+def _plain_text(answer: _Answer) -> str | None:
+    """The text of an event that brings text of one choice and nothing else, as nearly all do."""
+    choices = answer.choices
+    if answer.usage is not None or choices is None or len(choices) != 1:
+        return None
+    choice = choices[0]
+    said = choice.delta
+    if (
+        said is None
+        or not said.content
+        or said.content.__class__ is not str
+        or choice.finish_reason is not None
+        or choice.logprobs is not None
+        or said.tool_calls is not None
+        or said.reasoning_content is not None
+        or said.reasoning is not None
+        or said.refusal is not None
+    ):
+        return None
+    return said.content
+
+
+def decode_event(data: str | bytes) -> Delta | None:
+    """As decode_events, of the first choice alone."""
+    deltas = decode_events(data.encode() if isinstance(data, str) else data)
+    return deltas[0] if deltas else None
 
 
 def decode_chunk(event: object) -> Delta | None:
-    """As decode_event, from the decoded JSON."""
-    if not isinstance(event, dict):
-        raise MalformedEvent(f"no JSON object: {str(event)[:80]!r}")
-    if event.get("object") == "error":  # vLLM puts the error's fields at the top
-        event = {"error": event}
-    if event.get("error"):
-        raise InBandError(_error_status(event["error"]), orjson.dumps(event))
-    choices = event.get("choices") or []
-    usage = decode_usage(event.get("usage") or _groq_usage(event))
-    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-        raise MalformedEvent(f"choices are no list of objects: {str(event)[:80]!r}")
-    text, finish = _first_choice(choices)
-    if not text and finish is None and usage is None:
+    """As decode_event, from decoded JSON."""
+    return decode_event(orjson.dumps(event))
+
+
+def _read(data: bytes) -> _Answer:
+    try:
+        return _decode_answer(data)
+    except msgspec.ValidationError as error:
+        if _names_error(data):
+            raise _in_band(data) from error
+        raise MalformedEvent(f"{error}: {data[:80]!r}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedEvent(f"not JSON: {data[:80]!r}") from error
+
+
+def _names_error(data: bytes) -> bool:
+    event = orjson.loads(data)
+    return isinstance(event, dict) and bool(event.get("error"))
+
+
+def _delta(choice: _Choice, usage: Usage | None, model: object, raw: bytes | None) -> Delta | None:
+    said = choice.delta or choice.message
+    finish = None if choice.finish_reason is None else _finish(choice.finish_reason)
+    text = reasoning = refusal = ""
+    calls: tuple[ToolCallDelta, ...] = ()
+    if said is not None:
+        content = said.content
+        text = content if content.__class__ is str else _text(content)
+        reasoning = _reasoning(said)
+        refusal = said.refusal if isinstance(said.refusal, str) else ""
+        if said.tool_calls:
+            calls = tuple(_call_piece(call, at) for at, call in enumerate(said.tool_calls))
+    logprobs = choice.logprobs.content if choice.logprobs is not None else None
+    if not (text or finish or usage or reasoning or refusal or calls or logprobs):
         return None
-    return Delta(text=text, finish_reason=finish, usage=usage)
+    return Delta(
+        text=text,
+        finish_reason=finish,
+        usage=usage,
+        index=choice.index,
+        reasoning=reasoning,
+        tool_calls=calls,
+        logprobs=tuple(logprobs) if logprobs else (),
+        refusal=refusal,
+        model=model if isinstance(model, str) else None,
+        raw=raw,
+    )
 
 
-def _first_choice(choices: list[dict[str, Any]]) -> tuple[str, FinishReason | None]:
-    if not choices:
-        return "", None
-    delta = choices[0].get("delta") or {}
-    if not isinstance(delta, dict):
-        raise MalformedEvent(f"a delta is no object: {str(delta)[:80]!r}")
-    text = _text(delta.get("content")) + _text(delta.get("refusal"))
-    reason = choices[0].get("finish_reason")
-    return text, None if reason is None else _FINISH.get(str(reason), "stop")
+def _finish(reason: object) -> FinishReason:
+    if not isinstance(reason, str):
+        raise MalformedEvent(f"a finish_reason is no text: {str(reason)[:80]!r}")
+    if reason in _FAILED:
+        raise InBandError(_FAILED[reason], orjson.dumps({"error": {"message": reason, "code": reason}}))
+    return _FINISH.get(reason, "stop")
+
+
+def _call_piece(call: _ToolCall, position: int) -> ToolCallDelta:
+    function = call.function or _Function()
+    return ToolCallDelta(
+        index=position if call.index is None else call.index,
+        id=call.id or None,
+        name=function.name or None,
+        arguments=_arguments(function.arguments),
+    )
+
+
+def _arguments(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else orjson.dumps(value).decode()
 
 
 def _text(content: object) -> str:
-    """A string, or the text parts of a list of parts (Mistral)."""
-    if isinstance(content, str):
-        return content
+    """The text parts of a list of parts (Mistral); else nothing."""
     if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+        parts = (part for part in content if isinstance(part, dict) and part.get("type") != "thinking")
+        return "".join(str(part.get("text") or "") for part in parts)
     return ""
 
 
-def _groq_usage(event: Mapping[str, Any]) -> object:
-    extension = event.get("x_groq")
+def _reasoning(said: _Said) -> str:
+    """Visible thinking: DeepSeek and vLLM `reasoning_content`, OpenRouter, Groq and newer vLLM `reasoning`,
+    Mistral a part of type `thinking`."""
+    for value in (said.reasoning_content, said.reasoning):
+        if value.__class__ is str and value:
+            return str(value)
+    if isinstance(said.content, list):
+        blocks = (
+            p.get("thinking") for p in said.content if isinstance(p, dict) and p.get("type") == "thinking"
+        )
+        return "".join(block if isinstance(block, str) else _text(block) for block in blocks)
+    return ""
+
+
+def _in_band(data: bytes) -> InBandError:
+    event = orjson.loads(data)
+    if event.get("object") == "error" and not event.get("error"):  # vLLM puts the error's fields at the top
+        event = {"error": event}
+    return InBandError(_error_status(event["error"]), orjson.dumps(event))
+
+
+def _error_status(error: object) -> int | None:
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else None
+
+
+def decode_completion(body: bytes) -> Completion:
+    """A whole answer; `raw` is the body. Raises MalformedEvent and InBandError."""
+    answer = _read(body)
+    if answer.error or answer.object == "error":
+        raise _in_band(body)
+    if not answer.choices:
+        raise MalformedEvent(f"no choices: {body[:80]!r}")
+    return Completion(
+        choices=tuple(_whole_choice(choice) for choice in sorted(answer.choices, key=lambda c: c.index)),
+        usage=decode_usage(answer.usage or _groq_usage(answer.x_groq)),
+        model=answer.model if isinstance(answer.model, str) else None,
+        raw=body,
+    )
+
+
+def _whole_choice(choice: _Choice) -> Choice:
+    delta = _delta(choice, None, None, None) or Delta()
+    if choice.finish_reason is None:
+        raise MalformedEvent("a choice has no finish_reason")
+    calls = tuple(
+        ToolCall(piece.id or f"call_{piece.index}", piece.name or "", piece.arguments)
+        for piece in delta.tool_calls
+    )
+    return Choice(
+        text=delta.text,
+        finish_reason=delta.finish_reason or "stop",
+        reasoning=delta.reasoning,
+        tool_calls=calls,
+        logprobs=delta.logprobs,
+        refusal=delta.refusal,
+    )
+
+
+def _groq_usage(extension: object) -> object:
     return extension.get("usage") if isinstance(extension, dict) else None
 
 
 def decode_usage(usage: object) -> Usage | None:
-    """Normal form of a `usage` object; None when it is absent or has no counts."""
+    """Normal form of a `usage` object; None when it is absent or has no counts.
+
+    What a total has beyond prompt and completion is reasoning that the vendor counts apart (xAI, Gemini): it is
+    billed as output, so it is added there.
+    """
     if not isinstance(usage, dict):
         return None
     prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     if prompt is None or completion is None:
         return None
-    cached = _count(usage.get("prompt_tokens_details"), "cached_tokens")
-    cached = cached or _count(usage, "prompt_cache_hit_tokens") or 0  # DeepSeek
+    given, written = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    reasoning = _first(_count(written, "reasoning_tokens"), _count(usage, "reasoning_tokens"))
+    apart = (_count(usage, "total_tokens") or 0) - prompt - completion
+    if apart > 0 and reasoning in (0, apart):
+        completion, reasoning = completion + apart, apart
+    cached = _first(
+        _count(given, "cached_tokens"),
+        _count(usage, "prompt_cache_hit_tokens"),  # DeepSeek
+        _count(usage, "cached_tokens"),  # Moonshot
+    )
+    cached = min(cached, prompt)
     return Usage(
         input_tokens=prompt,
         output_tokens=completion,
-        cached_input_tokens=min(cached, prompt),
-        reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0,
+        cached_input_tokens=cached,
+        reasoning_tokens=min(reasoning, completion),
+        cache_write_tokens=min(_count(given, "cache_write_tokens") or 0, prompt - cached),  # OpenRouter
+        audio_input_tokens=min(_count(given, "audio_tokens") or 0, prompt),
+        audio_output_tokens=min(_count(written, "audio_tokens") or 0, completion),
     )
+
+
+def _first(*counts: int | None) -> int:
+    return next((count for count in counts if count), 0)
 
 
 def _count(details: object, name: str) -> int | None:
@@ -148,88 +344,18 @@ def _count(details: object, name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def decode_error(provider: str, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
-    """The ProviderError for an HTTP status and body."""
-    error = _error_object(body)
-    codes = {str(error.get("code")), str(error.get("type"))}
-    kind = _kind(status, codes)
-    said = str(error.get("message") or "").strip()[:_MESSAGE_CHARACTERS_MAX]
-    message = f"{provider} answered {status}: {said or 'no reason given'}"
-    if kind is ProviderAuthFailed:  # its text may hold parts of the key
-        message = f"{provider} refused our key (status {status})."
-    return kind(
-        message,
-        provider=provider,
-        fix=_FIXES.get(kind),
-        upstream_status=status,
-        retry_after_s=retry_after_s(headers) if kind.retryable else None,
-    )
-
-
-_FIXES: Final[Mapping[type[ProviderError], str]] = {
-    ProviderAuthFailed: "Check the provider's API key and what it is allowed to do.",
-    ProviderQuotaExhausted: "Add credit at the provider, or route to another one.",
-    ContextTooLong: "Send fewer or shorter messages and passages, or use a model with a longer context.",
-}
-_BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
-    401: ProviderAuthFailed,
-    402: ProviderQuotaExhausted,
-    403: ProviderAuthFailed,
-    404: ProviderModelMissing,
-    408: ProviderTimeout,
-    409: ProviderError,
-    413: ContextTooLong,
-    429: ProviderRateLimited,
-    504: ProviderTimeout,
-}
-
-
-def _kind(status: int, codes: set[str]) -> type[ProviderError]:
-    if codes & _CONTEXT_CODES:
-        return ContextTooLong
-    if codes & _QUOTA_CODES:
-        return ProviderQuotaExhausted
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
-    return ProviderBadRequest if 400 <= status < 500 else ProviderError
-
-
-def _error_object(body: bytes) -> Mapping[str, Any]:
+def decode_embeddings(body: bytes) -> tuple[Sequence[object], Mapping[str, Any]]:
+    """(the items' `embedding` in the order of the texts, the whole body). Raises MalformedEvent and InBandError."""
     try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    error = value.get("error", value) if isinstance(value, dict) else {}
-    if isinstance(error, str):
-        return {"message": error}
-    return error if isinstance(error, dict) else {}
-
-
-def _error_status(error: object) -> int | None:
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, int) and 400 <= code < 600 else None
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait from `retry-after-ms` or `Retry-After` (seconds or a date, RFC 9110 10.2.3)."""
-    milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    text = headers.get("Retry-After") or headers.get("retry-after")
-    seconds = _number(text)
-    if seconds is not None or text is None:
-        return seconds
-    try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    return max(0.0, (at - datetime.now(tz=UTC)).total_seconds())
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text) if text is not None else None
-    except ValueError:
-        return None
-    return value if value is not None and 0 <= value < 86_400 * 366 else None
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedEvent(f"not JSON: {body[:80]!r}") from error
+    if not isinstance(answer, dict):
+        raise MalformedEvent(f"no JSON object: {body[:80]!r}")
+    if answer.get("error"):
+        raise _in_band(body)
+    items = answer.get("data")
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise MalformedEvent(f"data is no list of objects: {body[:80]!r}")
+    ordered = sorted(enumerate(items), key=lambda pair: _count(pair[1], "index") or pair[0])
+    return [item.get("embedding") for _, item in ordered], answer

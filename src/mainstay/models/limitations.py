@@ -1,0 +1,40 @@
+"""What single models are known to lack beyond what their vendors do. Data alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from mainstay.models.types import Capability
+
+Lacks = frozenset[Capability]
+
+_OPENAI_REASONING: Final[Lacks] = frozenset({"temperature", "top_p", "penalties", "logprobs", "logit_bias"})
+_MODEL_LACKS: Final[Sequence[tuple[frozenset[str], re.Pattern[str], Lacks]]] = (
+    # "Reasoning models": sampling is fixed. From gpt-5.1 on it is free while reasoning is off, so those are asked.
+    (
+        frozenset({"openai", "azure"}),
+        re.compile(r"(o1|o3|o4|gpt-5(-mini|-nano|-pro|-codex)?)(-(mini|pro|preview))?(-20\d\d-\d\d-\d\d)?"),
+        _OPENAI_REASONING,
+    ),
+    (
+        frozenset({"openai", "azure"}),
+        re.compile(r"(o3|o4-mini)(-pro)?(-20\d\d-\d\d-\d\d)?"),
+        frozenset({"stop"}),
+    ),
+    (
+        frozenset({"openai", "azure"}),
+        re.compile(r"(gpt-3\.5|gpt-4)(?!.*audio).*|chatgpt-4o.*"),
+        frozenset({"reasoning", "audio"}),
+    ),
+    (frozenset({"xai"}), re.compile(r"grok-4.*|grok-code.*"), frozenset({"penalties", "stop"})),
+)
+"""(vendors or kinds, model names, what such a model lacks). Small on purpose: unknown models are assumed to take
+what their vendor takes; `lacks` and `supports` in the project file say more."""
+
+
+def model_lacks(vendor: str, model: str) -> Lacks:
+    """What is known to be missing in a model beyond what its vendor lacks."""
+    found = (lacks for vendors, names, lacks in _MODEL_LACKS if vendor in vendors and names.fullmatch(model))
+    return frozenset().union(*found)
