@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mainstay.core.errors import MainstayError
-from mainstay.models.types import Capability, ChatCall, Route, Target
+from mainstay.models.types import Capability, ChatCall, Completion, Route, Target
 
 
 @dataclass(slots=True)
@@ -16,6 +16,8 @@ class Plan:
 
     `input_tokens` is a likely count, for context lengths and the cheapest target. `sticky_key` names the
     conversation or its first messages. `attempts` is filled while the request runs.
+    `client_retry`: how often the client's SDK has sent this request before (`x-stainless-retry-count`); each
+    takes one attempt off the budget, so that retries of retries do not multiply.
     """
 
     route: Route
@@ -25,11 +27,15 @@ class Plan:
     max_tokens: int | None = None
     sticky_key: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
+    client_retry: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
-    """One call to one target. `error` None: it was the one that answered, or still runs."""
+    """One call to one target. `error` None: it was the one that answered, or still runs, or was cut off.
+
+    `started_s` and `ended_s` are of the event loop's clock; `ended_s` None: it still runs.
+    """
 
     target: Target
     started_s: float
@@ -37,6 +43,9 @@ class Attempt:
     ttft_s: float | None = None
     wait_s: float | None = None
     """Pause after it, before the next one; None when there was none."""
+    ended_s: float | None = None
+    completion: Completion | None = None
+    """The answer, when it was asked for as a whole and came."""
 
 
 Prepare = Callable[[Target], Awaitable[ChatCall]]
