@@ -67,6 +67,7 @@ def build_control_app(services: Services) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await services.catalog.close()
+        await services.deps.limiter.close()
 
     control = FastAPI(
         title="Mainstay",

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mainstay.delivery.types import GenerationSettings, Manifest, Release, RunnableRelease
-from mainstay.govern.types import ApiKey, Identity
+from mainstay.govern import scopes_of
+from mainstay.govern.types import ApiKey, Budget, BudgetWindow, Identity, Limits
 from mainstay.guard import Guard
 from mainstay.guard.types import CheckRule, GroundingRule, Policy
 from mainstay.models import UnknownModel
@@ -23,6 +24,8 @@ from mainstay.models.types import (
     Completion,
     Delta,
     Price,
+    Route,
+    RouteTarget,
     Target,
     Usage,
     WireFormat,
@@ -33,8 +36,9 @@ from mainstay.retrieval.types import Passage, RetrievalSettings, Retrieved, Supp
 from mainstay.serving.cache import ExactCache
 from mainstay.serving.deps import Deps
 from mainstay.serving.gateway import Gateway
-from mainstay.serving.ledger import Ledger
-from mainstay.serving.rates import RateLimiter
+from mainstay.serving.limits import BudgetState, MemoryLimiter
+from mainstay.serving.routing.dispatch import Dispatcher
+from mainstay.serving.routing.policies import Router
 from mainstay.serving.snapshot import ServingSnapshot, SnapshotHolder
 
 HANDBOOK = (
@@ -52,7 +56,7 @@ class Scripted:
     """A chat provider that plays scripts in turn; an Event in one is waited for. The last script repeats."""
 
     supports: frozenset[Capability] = ALL
-    wire_format: WireFormat | None = None
+    wire_format: WireFormat | None = "openai.chat"
 
     def __init__(self, name: str = "scripted") -> None:
         self.name = name
@@ -71,7 +75,7 @@ class Scripted:
         self.scripts.append(list(steps))
 
     async def complete(self, call: ChatCall, deadline_s: float) -> Completion:
-        return await collect(self.stream(call, deadline_s))
+        return await collect(self.stream(call, deadline_s), self.name)
 
     async def stream(self, call: ChatCall, deadline_s: float) -> AsyncIterator[Delta]:
         self.calls.append(call)
@@ -100,7 +104,7 @@ class Extracts:
     wire_format: WireFormat | None = None
 
     async def complete(self, call: ChatCall, deadline_s: float) -> Completion:
-        return await collect(self.stream(call, deadline_s))
+        return await collect(self.stream(call, deadline_s), self.name)
 
     async def stream(self, call: ChatCall, deadline_s: float) -> AsyncIterator[Delta]:
         wanted = set(re.findall(r"\w{4,}", (call.question or "").lower()))
@@ -117,10 +121,14 @@ class Extracts:
 class Models:
     targets: dict[str, Target]
 
-    def resolve(self, name: str) -> Target:
+    routes: dict[str, Route] = field(default_factory=dict)
+
+    def route(self, name: str) -> Route:
+        if name in self.routes:
+            return self.routes[name]
         if name not in self.targets:
             raise UnknownModel(name, self.targets)
-        return self.targets[name]
+        return Route(name, "weighted", (RouteTarget(self.targets[name]),), attempts_per_target_max=3)
 
 
 class Corpus:
@@ -227,13 +235,20 @@ RULES = Policy(
 )
 
 
-def api_key(token: str = "ms-good", **fields: Any) -> ApiKey:
+def api_key(
+    token: str = "ms-good",
+    *,
+    budget_nusd: int | None = None,
+    budget_window: BudgetWindow = "month",
+    requests_per_minute: int | None = None,
+    **fields: Any,
+) -> ApiKey:
+    """A key with one hard budget and a request limit; or give `limits` as a whole."""
+    budgets = () if budget_nusd is None else (Budget(budget_nusd, budget_window),)
     values: dict[str, Any] = {
         "models": None,
         "groups": frozenset(),
-        "budget_nusd": None,
-        "budget_window": "month",
-        "requests_per_minute": None,
+        "limits": Limits(requests_per_minute=requests_per_minute, budgets=budgets),
         "expires_at_us": None,
         "revoked_at_us": None,
         **fields,
@@ -279,7 +294,13 @@ class Plane:
 
     def knows(self, *keys: ApiKey) -> None:
         known = {k.token_hash: (k, Identity(k.id, k.name, "key", k.role, k.groups)) for k in keys}
-        self._swap(keys=known)
+        scopes = {k.id: scopes_of(k, {}, {}, {}, {}) for k in keys}
+        self._swap(keys=known, key_scopes=scopes)
+
+    async def budget(self, key: ApiKey) -> BudgetState:
+        """Where the key's only budget stands."""
+        (state,) = await self.deps.limiter.states(scopes_of(key, {}, {}, {}, {}))
+        return state
 
     def runs(self, *names_and_releases: tuple[str, RunnableRelease]) -> None:
         self._swap(runnables=dict(names_and_releases))
@@ -309,18 +330,18 @@ def build_plane() -> Plane:
     async def sleep(wait_s: float) -> None:
         waits.append(wait_s)
 
+    models = Models(targets)
     deps = Deps(
         snapshots=SnapshotHolder(ServingSnapshot("snap-1", models=tuple(targets))),
-        models=Models(targets),
+        models=models,
+        dispatcher=Dispatcher(Router(), models.route, sleep),
         retriever=corpus,
         scorer=SharedWords(),
         guard=Guard.load(),
         version_text=lambda version_id: corpus.texts[version_id],
-        ledger=Ledger(),
-        rates=RateLimiter(),
+        limiter=MemoryLimiter(),
         cache=ExactCache(),
         sink=sink,
-        sleep=sleep,
     )
     built = Plane(model, corpus, sink, deps, waits)
     built.knows(api_key())

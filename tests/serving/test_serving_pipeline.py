@@ -46,6 +46,8 @@ async def asked(plane: Plane, question: str = QUESTION, model: str = "bot", **fi
     messages = fields.pop("messages", (ChatMessage("user", question),))
     call.setdefault("identity", CALLER)
     metadata = fields.pop("metadata", {})
+    if call.get("key") is not None:
+        plane.knows(call["key"])
     request = ChatRequest(model, ChatCall("", tuple(messages), **fields), metadata=metadata)
     return await ask(Call(request, **call), plane.deps)
 
@@ -304,7 +306,7 @@ async def test_the_hold_grows_to_the_rendered_prompt_and_ends_empty(plane: Plane
     key = api_key(budget_nusd=10**9)
     plane.model.says(CHECK_IN)
     await asked(plane, key=key)
-    state = plane.deps.ledger.state(key)
+    state = await plane.budget(key)
     assert state is not None
     assert (state.spent_nusd, state.held_nusd) == (3000, 0)
     settle = plane.sink.span("settle").attributes
@@ -355,11 +357,11 @@ async def test_requests_are_counted_with_their_outcome(plane: Plane) -> None:
     call = Call(ChatRequest("bot", ChatCall("", (ChatMessage("user", QUESTION),))), CALLER)
     await ask(call, deps)
     plane.model.scripts = [[ProviderError("broke", provider="acme")]]
-    with pytest.raises(ProviderError):
+    with pytest.raises(UpstreamFailed):
         await ask(call, deps)
     text = metrics.render().decode()
     assert 'mainstay_requests_total{app="bot",model="acme/small",release="1",status="ok"} 1.0' in text
-    assert 'status="provider_error"} 1.0' in text
+    assert 'status="upstream_failed"} 1.0' in text
     assert 'mainstay_grounding_sentences_total{app="bot",supported="false"} 1.0' in text
 
 
@@ -447,7 +449,7 @@ async def test_a_key_keeps_its_models_and_budget_when_it_replays(plane: Plane) -
     refused = await replay(plane.sink.traces[0], plane.deps, caller, on="acme/small")
     assert (refused.again.error or "").startswith("model_not_allowed")
     assert (await replay(plane.sink.traces[0], plane.deps, caller, on="bot")).again.error is None
-    state = plane.deps.ledger.state(key)
+    state = await plane.budget(key)
     assert state is not None
     assert state.spent_nusd == 3000
 
@@ -456,7 +458,9 @@ async def test_forwarded_fields_count_into_the_worst_case(plane: Plane) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "x", "description": "long " * 2000}}
     key = api_key(budget_nusd=500_000)  # 10,000 bytes at 100 nano-dollars each are twice that
     with pytest.raises(RequestExceedsBudget):
-        await asked(plane, model="acme/small", key=key, extra={"response_format": schema})
+        await asked(
+            plane, model="acme/small", key=key, extra={"response_format": schema}, source_format="openai.chat"
+        )
     assert plane.model.calls == []
 
 

@@ -22,11 +22,12 @@ from mainstay.observe import Drain, Recorder, Spool, TraceFilter, TraceStore
 from mainstay.retrieval import ExtractiveSelector, GroundingScorer, Indexes, MiniLmEmbedder
 from mainstay.serving import (
     Deps,
+    Dispatcher,
     ExactCache,
     Gateway,
     Journal,
-    Ledger,
-    RateLimiter,
+    MemoryLimiter,
+    Router,
     SnapshotHolder,
     app_caller,
     build_snapshot,
@@ -115,14 +116,14 @@ async def whole(tmp_path: Path, sqlite_database: Database, models_dir: Path) -> 
         scorer=GroundingScorer.load(),
         guard=Guard.load(),
         version_text=lambda version_id: library.version(version_id).text,
-        ledger=Ledger(Journal(tmp_path / "ledger.journal")),
-        rates=RateLimiter(),
+        dispatcher=Dispatcher(Router(), catalog.route),
+        limiter=MemoryLimiter(Journal(tmp_path / "ledger.journal")),
         cache=ExactCache(),
         sink=recorder,
     )
     yield Whole(deps, keys, store, recorder, drain, embedder, library)
     await catalog.close()
-    deps.ledger.close()
+    await deps.limiter.close()
     recorder.close()
     drain.close()
     spool.close()
@@ -182,7 +183,7 @@ async def test_a_local_model_answers_over_the_sdk_grounded_and_traced(serve: Any
     assert chunks[-1].usage.prompt_tokens > 0
     assert len(vectors.data) == 2
     spans = await whole.trace(extension["trace_id"])
-    assert {"guard.input", "retrieve", "render", "ground", "settle"} <= {s.name for s in spans}
+    assert {"guard.input", "retrieve", "render", "ground"} <= {s.name for s in spans}
     row = whole.store.list(TraceFilter(app="bot"), None, 10)[0]
     assert (row.question, row.answer, row.status) == (QUESTION, text, "ok")
     assert (row.release, row.environment, row.cost_nusd) == (1, "production", 0)

@@ -83,6 +83,15 @@ SPECS: Mapping[str, SettingSpec] = {
     "database_url": SettingSpec(
         Secret, None, "Control database; default SQLite in data_dir, or postgresql://…"
     ),
+    "redis_url": SettingSpec(
+        Secret, None, "Redis that holds limits and budgets, redis://…; needed by several gateway processes."
+    ),
+    "plain_policy": SettingSpec(
+        lambda t: Path(t).expanduser(),
+        None,
+        "Policy file that guards models asked by their own name; default: the built-in one.",
+    ),
+    "drain_s": SettingSpec(_whole(0, 3600), 30, "How long requests may still run when the server is told to end."),
     "models_dir": SettingSpec(lambda t: Path(t).expanduser(), None, "Folder of downloaded local models."),
     "host": SettingSpec(str, "127.0.0.1", "Address to listen on."),
     "port": SettingSpec(_whole(0, 65535), 8321, "Port to listen on; 0 takes a free one."),
@@ -107,6 +116,9 @@ class Settings:
 
     data_dir: Path
     database_url: Secret
+    redis_url: Secret | None
+    plain_policy: Path | None
+    drain_s: int
     models_dir: Path
     host: str
     port: int

@@ -7,6 +7,7 @@
 from mainstay.guard.guard import SEVERITY, Guard
 from mainstay.guard.policy import default_policy, load_policy, policy_body, policy_from_body
 from mainstay.guard.registry import Check, Hit, checks
+from mainstay.guard.stream import StreamGuard
 from mainstay.guard.types import (
     Action,
     CheckRule,
@@ -29,6 +30,7 @@ __all__ = [
     "Hit",
     "Policy",
     "Rail",
+    "StreamGuard",
     "Unsupported",
     "Verdict",
     "checks",

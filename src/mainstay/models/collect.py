@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, cast
 
+from mainstay.models.errors import ProviderStreamBroken
 from mainstay.models.types import Choice, Completion, Delta, FinishReason, Thinking, ToolCall, Usage
 
 
@@ -34,6 +35,11 @@ class Collector:
     def finish_reason(self) -> FinishReason | None:
         """Of the first choice; None while it goes on."""
         return self._choices[0].finish_reason if 0 in self._choices else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice that began has come to its finish_reason."""
+        return bool(self._choices) and all(c.finish_reason is not None for c in self._choices.values())
 
     def choices(self) -> tuple[Choice, ...]:
         return tuple(self._choices[index].choice() for index in sorted(self._choices))
@@ -88,10 +94,17 @@ class _Growing:
         )
 
 
-async def collect(stream: AsyncIterator[Delta]) -> Completion:
-    """Read a stream to its end; closes it on every way out."""
+async def collect(stream: AsyncIterator[Delta], provider: str = "") -> Completion:
+    """Read a stream to its end; closes it on every way out.
+
+    Raises ProviderStreamBroken when a choice came to no finish_reason: it may be cut.
+    """
     collector = Collector()
     async with aclosing(cast(AsyncGenerator[Delta, None], stream)) as deltas:
         async for delta in deltas:
             collector.take(delta)
+    if not collector.finished:
+        raise ProviderStreamBroken(
+            f"{provider or 'The model'} stopped in the middle of its answer.", provider=provider
+        )
     return collector.completion()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Literal
 
 from mainstay.core.errors import MainstayError
@@ -23,7 +23,24 @@ def anchored_clock() -> ClockNs:
 
 
 class Step:
-    """An open span. `step()` on it opens a child; the context manager that made it closes it."""
+    """An open span. `step()` on it opens a child; leaving its `with` block closes it.
+
+    An exception that leaves the block marks the span failed and goes on.
+    """
+
+    __slots__ = (
+        "_attributes",
+        "_end_ns",
+        "_events",
+        "_kind",
+        "_message",
+        "_name",
+        "_parent_id",
+        "_start_ns",
+        "_status",
+        "_trace",
+        "span_id",
+    )
 
     def __init__(self, trace: TraceBuilder, name: str, kind: SpanKind, parent_id: str | None) -> None:
         self.span_id = new_span_id()
@@ -52,17 +69,19 @@ class Step:
         self._attributes[Attr.ERROR_TYPE] = _error_type(error)
         self.event("exception", **{"exception.type": type(error).__name__, "exception.message": str(error)})
 
-    @contextmanager
-    def step(self, name: str, kind: SpanKind = "internal") -> Iterator[Step]:
-        """A child span around a block; an exception marks it failed and goes on."""
-        child = self._trace.open(name, kind, self.span_id)
-        try:
-            yield child
-        except BaseException as error:
-            child.fail(error)
-            raise
-        finally:
-            child.end()
+    def step(self, name: str, kind: SpanKind = "internal") -> Step:
+        """A child span, open from now on; use as a context manager."""
+        return self._trace.open(name, kind, self.span_id)
+
+    def __enter__(self) -> Step:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.fail(error)
+        self.end()
 
     def end(self) -> None:
         """Close the span; the first call counts."""
@@ -81,7 +100,7 @@ class Step:
             kind=self._kind,
             status=self._status,
             status_message=self._message,
-            attributes=dict(self._attributes),
+            attributes=self._attributes,
             events=tuple(self._events),
             resource=self._trace.resource,
         )
@@ -124,10 +143,8 @@ class TraceBuilder:
     def fail(self, error: BaseException) -> None:
         self.root.fail(error)
 
-    @contextmanager
-    def step(self, name: str, kind: SpanKind = "internal") -> Iterator[Step]:
-        with self.root.step(name, kind) as step:
-            yield step
+    def step(self, name: str, kind: SpanKind = "internal") -> Step:
+        return self.open(name, kind, self.root.span_id)
 
     def finish(self, error: BaseException | None = None) -> list[Span]:
         """Close what is open and give all spans, the root first. With `error` the root is marked failed."""

@@ -51,6 +51,9 @@ class Metrics:
         self._cost_unknown = Counter(
             "mainstay_cost_unknown", "Requests whose cost is not known.", call, registry=registry
         )
+        self._saved_usd = Counter(
+            "mainstay_cache_saved_usd", "Dollars that cached answers cost when they were made.", ["app"], registry=registry
+        )
         self._cache = Counter("mainstay_cache", "Cache look-ups.", ["app", "outcome"], registry=registry)
         self._guard = Counter(
             "mainstay_guard_findings",
@@ -104,6 +107,10 @@ class Metrics:
             self._cost_usd.labels(*call).inc(cost_nusd / NUSD_PER_USD)
         if cache is not None:
             self._cache.labels(app or "", cache).inc()
+
+    def observe_saving(self, *, app: str | None, saved_nusd: int) -> None:
+        """An answer came from the cache and not from a model."""
+        self._saved_usd.labels(app or "").inc(saved_nusd / NUSD_PER_USD)
 
     def observe_guard(self, *, app: str | None, rail: str, check: str, action: str, count: int = 1) -> None:
         self._guard.labels(app or "", rail, check, action).inc(count)

@@ -15,22 +15,26 @@ from mainstay.core.database import read_change_counter
 from mainstay.core.yamlfile import load_yaml
 from mainstay.delivery import Delivery, Project
 from mainstay.evaluate import EvalStore
-from mainstay.govern import KeyStore
-from mainstay.guard import Guard, default_policy
+from mainstay.govern import ApiKey, LimitScope, app_scope, scopes_of
+from mainstay.guard import Guard, Policy, default_policy, load_policy
 from mainstay.knowledge import Library
 from mainstay.models import Catalog, EngineSettings, read_models_config
 from mainstay.observe import Drain, Metrics, OtlpExporter, Recorder, Spool, TraceStore
 from mainstay.retrieval import Embedder, ExtractiveSelector, GroundingScorer, Indexes, MiniLmEmbedder
 from mainstay.services.container import Services
-from mainstay.services.stores import open_stores
+from mainstay.services.stores import Stores, open_stores
 from mainstay.serving import (
     Deps,
+    Dispatcher,
     ExactCache,
     Gateway,
     Journal,
-    Ledger,
-    RateLimiter,
+    Limiter,
+    MemoryLimiter,
     Refresher,
+    ResponsesService,
+    ResponseStore,
+    Router,
     ServingSnapshot,
     SnapshotHolder,
     build_snapshot,
@@ -88,23 +92,32 @@ def build_services(settings: Settings, project: Project | None = None, *, serve:
     refresher = Refresher(
         holder,
         lambda: read_change_counter(database),
-        lambda: serving_snapshot(keys, delivery, catalog, read_change_counter(database)),
+        lambda: serving_snapshot(stores, delivery, catalog, policy, read_change_counter(database)),
+    )
+    policy = (
+        default_policy() if settings.plain_policy is None else load_policy(settings.plain_policy, "plain")
     )
     guard = Guard.load()
     deps = Deps(
         snapshots=holder,
         models=catalog,
+        dispatcher=Dispatcher(Router(), catalog.route),
         retriever=indexes,
         scorer=GroundingScorer.load(),
         guard=guard,
         version_text=lambda version_id: library.version(version_id).text,
-        ledger=Ledger(Journal(settings.data_dir / "ledger" / "journal.jsonl") if serve else None),
-        rates=RateLimiter(),
+        limiter=_limiter(settings, serve),
         cache=ExactCache(),
         sink=recorder,
         metrics=metrics,
     )
-    gateway = Gateway(deps, keys.hash_token, embedder=embedder, body_limit_bytes=settings.body_limit_mb << 20)
+    gateway = Gateway(
+        deps,
+        keys.hash_token,
+        embedder=embedder,
+        responses=ResponsesService(ResponseStore(database)),
+        body_limit_bytes=settings.body_limit_mb << 20,
+    )
     services = Services(
         **vars(stores),
         spool=spool,
@@ -131,10 +144,32 @@ def build_services(settings: Settings, project: Project | None = None, *, serve:
     return services
 
 
-def serving_snapshot(keys: KeyStore, delivery: Delivery, catalog: Catalog, counter: int) -> ServingSnapshot:
-    """What gateways serve now, with the change counter that was read before."""
+def serving_snapshot(
+    stores: Stores, delivery: Delivery, catalog: Catalog, policy: Policy, counter: int
+) -> ServingSnapshot:
+    """What gateways serve now, with the change counter that was read before. `policy` guards plain models."""
+    directory, limits = stores.directory(), stores.limits.all()
+
+    def scopes(key: ApiKey) -> tuple[LimitScope, ...]:
+        return scopes_of(key, directory.teams, directory.projects, directory.users, limits)
+
+    runnables = delivery.runnables()
+    apps = {runnable.release.app for runnable in runnables.values()}
+    of_apps = {app: scope for app in apps if (scope := app_scope(app, limits)) is not None}
     models = (info.name for info in catalog.names())
-    return build_snapshot(counter, keys.active(), delivery.runnables(), models, default_policy())
+    return build_snapshot(counter, stores.keys.active(), runnables, models, policy, scopes, of_apps)
+
+
+def _limiter(settings: Settings, serve: bool) -> Limiter:
+    """In memory and journalled, or shared through Redis when it is configured."""
+    ledger = settings.data_dir / "ledger"
+    if settings.redis_url is not None and serve:
+        from mainstay.serving.limits.redis import RedisLimiter
+
+        return RedisLimiter(
+            settings.redis_url.reveal(), journal_path=ledger / f"unsettled-{os.getpid()}.jsonl"
+        )
+    return MemoryLimiter(Journal(ledger / "journal.jsonl") if serve else None)
 
 
 def _catalog(settings: Settings, project: Project | None, embedder: Embedder) -> Catalog:
@@ -152,7 +187,6 @@ def close_services(services: Services) -> None:
     services.drain.close()
     if services.exporter is not None:
         services.exporter.close()
-    services.deps.ledger.close()
     services.traces.close()
     services.indexes.close()
     services.database.close()

@@ -1,19 +1,17 @@
-"""Admission: what a call may cost at most, what the caller's budget grants, and the output limit that follows."""
+"""Admission: what a call may cost at most, what the budgets grant of it, and the output limit that follows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import orjson
 
-from mainstay.core.faults import fault
-from mainstay.govern.types import ApiKey
-from mainstay.models import message_token_ceiling, worst_case_nusd
-from mainstay.models.types import ChatMessage, Price, Target
-from mainstay.serving.errors import PriceUnknown
-from mainstay.serving.ledger import Hold, Ledger
+from mainstay.govern.types import LimitScope
+from mainstay.models import worst_case_nusd
+from mainstay.models.tokens import call_token_ceiling
+from mainstay.models.types import ChatCall, Price, Target
+from mainstay.serving.limits.types import Ask, Hold
 
 LEAST_OUTPUT_TOKENS = 16
 """A call clamped below this (or below what was asked for) is refused: its answer would be of no use."""
@@ -21,96 +19,98 @@ LEAST_OUTPUT_TOKENS = 16
 DEFAULT_OUTPUT_TOKENS = 4096
 """Output limit of a budgeted call when neither the caller nor the model names one."""
 
+UNTRACKED = Hold("", (), 0, 0, 0, tracked=False)
+"""The hold of a request that no limit applies to."""
+
 
 @dataclass(frozen=True, slots=True)
-class Admission:
-    """An open hold, and the `max_tokens` it pays for (None: no limit was asked for and none is needed)."""
+class Need:
+    """What a call needs of one target at most: input and output tokens, and their price there.
 
-    hold: Hold
-    max_tokens: int | None
-
-
-def admit(
-    ledger: Ledger,
-    key: ApiKey | None,
-    target: Target,
-    messages: Sequence[ChatMessage],
-    max_tokens: int | None,
-    extra: Mapping[str, Any] | None = None,
-) -> Admission:
-    """Reserve the worst case of the messages as they came, and of `extra` fields that are forwarded with them.
-
-    Raises the ledger's refusals, or PriceUnknown.
+    `output_tokens` are those of one choice; `choices` multiplies them.
     """
-    if not _budgeted(key):
-        return Admission(ledger.reserve(key, 0, 0), _asked(target, max_tokens))
-    price = _price(target)
-    tokens = _input_tokens(messages, extra or {})
-    wanted, least, output = _worst_cases(target, price, tokens, max_tokens)
-    hold = ledger.reserve(key, wanted, least)
-    fault("serving.after_reserve")
-    return Admission(hold, _affordable(hold.nusd, price, tokens, output))
+
+    input_tokens: int
+    output_tokens: int
+    choices: int
+    price: Price | None
+
+    @property
+    def worst_nusd(self) -> int | None:
+        return self._worst(self.output_tokens)
+
+    @property
+    def least_nusd(self) -> int | None:
+        return self._worst(min(self.output_tokens, LEAST_OUTPUT_TOKENS))
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens * self.choices
+
+    def _worst(self, output_tokens: int) -> int | None:
+        if self.price is None:
+            return None
+        return worst_case_nusd(self.input_tokens, output_tokens * self.choices, self.price)
+
+    def affordable(self, granted_nusd: int) -> int:
+        """The most output tokens of a choice whose worst case the grant covers."""
+        assert self.price is not None
+        if (self.worst_nusd or 0) <= granted_nusd:
+            return self.output_tokens
+        low, high = 1, self.output_tokens  # the worst case rises with the output: bisect
+        while low < high:
+            middle = (low + high + 1) // 2
+            if (self._worst(middle) or 0) <= granted_nusd:
+                low = middle
+            else:
+                high = middle - 1
+        return low
 
 
-def fit(
-    admission: Admission,
-    ledger: Ledger,
-    key: ApiKey | None,
-    target: Target,
-    messages: Sequence[ChatMessage],
-    max_tokens: int | None,
-) -> Admission:
-    """The hold resized to the messages as they will be sent, passages included; refuses as `admit` does."""
-    if not _budgeted(key):
-        return admission
-    price = _price(target)
-    tokens = _input_tokens(messages, {})
-    wanted, least, output = _worst_cases(target, price, tokens, max_tokens)
-    hold = ledger.resize(key, admission.hold, wanted, least)
-    return Admission(hold, _affordable(hold.nusd, price, tokens, output))
+def need_of(call: ChatCall, target: Target) -> Need:
+    """By length alone, as an engine's own tokenizer is too slow for the event loop."""
+    output = asked_tokens(call, target) or target.max_output_tokens or DEFAULT_OUTPUT_TOKENS
+    tokens = call_token_ceiling(call)
+    if call.extra:  # passed through as it is, whatever it makes the provider read
+        tokens += len(orjson.dumps(dict(call.extra)))
+    return Need(tokens, output, call.n, target.price)
 
 
-def _budgeted(key: ApiKey | None) -> bool:
-    return key is not None and key.budget_nusd is not None
+def asked_tokens(call: ChatCall, target: Target) -> int | None:
+    """The output limit that caller and model agree on; None when neither names one."""
+    if call.max_tokens is None or target.max_output_tokens is None:
+        return call.max_tokens
+    return min(call.max_tokens, target.max_output_tokens)
 
 
-def _price(target: Target) -> Price:
-    if target.price is None:
-        raise PriceUnknown(
-            f"The price of {target.public_name} is not known, and this key has a budget to keep.",
-            fix="Use a model with a known price, or a key without a budget.",
-            param="model",
-        )
-    return target.price
+def ask_for(needs: Iterable[Need], spent_nusd: int = 0) -> Ask:
+    """One ask that covers the dearest of `needs`, on top of what failed attempts have cost already."""
+    found = list(needs)
+    worst = [n.worst_nusd for n in found]
+    least = [n.least_nusd for n in found]
+    return Ask(
+        tokens=max(n.tokens for n in found),
+        wanted_nusd=_most(worst, spent_nusd),
+        least_nusd=_most(least, spent_nusd),
+    )
 
 
-def _asked(target: Target, max_tokens: int | None) -> int | None:
-    if max_tokens is None or target.max_output_tokens is None:
-        return max_tokens
-    return min(max_tokens, target.max_output_tokens)
+def _most(amounts: list[int | None], spent_nusd: int) -> int | None:
+    known = [amount for amount in amounts if amount is not None]
+    return None if len(known) < len(amounts) else max(known) + spent_nusd
 
 
-def _input_tokens(messages: Sequence[ChatMessage], extra: Mapping[str, Any]) -> int:
-    """No more than these: by length alone, as an engine's own tokenizer is too slow for the event loop."""
-    return message_token_ceiling(messages) + (len(orjson.dumps(dict(extra))) if extra else 0)
+def has_hard_budget(scopes: Iterable[LimitScope]) -> bool:
+    return any(budget.hard for scope in scopes for budget in scope.limits.budgets)
 
 
-def _worst_cases(target: Target, price: Price, tokens: int, max_tokens: int | None) -> tuple[int, int, int]:
-    """(nano-dollars at most, nano-dollars of the shortest useful answer, output tokens at most)."""
-    output = _asked(target, max_tokens) or target.max_output_tokens or DEFAULT_OUTPUT_TOKENS
-    least = worst_case_nusd(tokens, min(output, LEAST_OUTPUT_TOKENS), price)
-    return worst_case_nusd(tokens, output, price), least, output
+def counts_tokens(scopes: Iterable[LimitScope]) -> bool:
+    return any(scope.limits.tokens_per_minute is not None for scope in scopes)
 
 
-def _affordable(granted_nusd: int, price: Price, tokens: int, output: int) -> int:
-    """The most output tokens whose worst case the grant covers."""
-    if worst_case_nusd(tokens, output, price) <= granted_nusd:
-        return output
-    low, high = 1, output  # the worst case rises with the output: bisect
-    while low < high:
-        middle = (low + high + 1) // 2
-        if worst_case_nusd(tokens, middle, price) <= granted_nusd:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+def clamped(call: ChatCall, target: Target, need: Need, hold: Hold, spent_nusd: int) -> ChatCall:
+    """The call with the output limit that the hold pays for: a hard budget cannot be overspent by it."""
+    limit = asked_tokens(call, target)
+    if hold.tracked and need.price is not None and has_hard_budget(hold.scopes):
+        limit = need.affordable(hold.nusd - spent_nusd)
+    return call if limit == call.max_tokens else replace(call, max_tokens=limit)

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from mainstay.guard.types import GroundingRule, Policy, Rail
-from mainstay.models.types import Target
+from mainstay.models.types import Route
 from mainstay.observe import Step
 from mainstay.observe.types import Attr
 from mainstay.retrieval import has_end
@@ -20,8 +20,8 @@ from mainstay.serving.types import Grounding, citation_body, finding_body
 
 WITHHELD = "[withheld by the app's policy]"
 
-LastResort = Callable[[Target], AsyncGenerator[str, None]]
-"""Asks another target the same question."""
+LastResort = Callable[[Route], AsyncGenerator[str, None]]
+"""Asks another model the same question."""
 
 
 async def checked_answer(
@@ -82,14 +82,14 @@ async def _judged(
                     if text.blocked:
                         return
         for gap, sentence in cutter.rest():
-            if run.passages and run.finish_reason == "length" and not has_end(sentence):
+            if run.passages and run.model_finished == "length" and not has_end(sentence):
                 text.cut_off(sentence)
                 continue
             if shown := text.take(gap, await asyncio.to_thread(judge, sentence)):
                 yield shown
             if text.blocked:
                 return
-        if cutter.tail and run.shown and not run.passages:
+        if cutter.tail and run.has_shown and not run.passages:
             yield cutter.tail
     finally:
         run.findings.extend(text.findings)
@@ -108,15 +108,15 @@ async def _instead(
     run.grounding = replace(run.grounding, removed=(*text.removed, *text.discard()))
     usable = last_resort is not None and run.target.public_name != EXTRACTIVE
     if policy.grounding.fallback == "extractive" and usable and last_resort is not None:
-        target = run.deps.models.resolve(EXTRACTIVE)
+        route = run.deps.models.route(EXTRACTIVE)
         strict = replace(policy, grounding=_strict(policy.grounding))
         extracted = GroundedText(strict.grounding, numbering)
-        async with aclosing(_judged(run, strict, last_resort(target), extracted)) as pieces:
+        async with aclosing(_judged(run, strict, last_resort(route), extracted)) as pieces:
             async for piece in pieces:
                 yield piece
         if extracted.enough:
             yield extracted.flush()
-            run.answered_by, run.finish_reason = target.public_name, "stop"
+            run.answered_by, run.finish_reason = route.name, "stop"
             run.grounding = replace(run.grounding, fallback="extractive")
             return
     yield refuse(run)
@@ -130,7 +130,7 @@ def _blocked(run: Run, policy: Policy, text: GroundedText) -> str:
     run.finish_reason = "content_filter"
     run.answered_by = "refusal"
     run.refused = True
-    return policy.blocked_message if not run.shown else f"\n\n{policy.blocked_message}"
+    return policy.blocked_message if not run.has_shown else f"\n\n{policy.blocked_message}"
 
 
 def _grounding(text: GroundedText) -> Grounding:

@@ -1,44 +1,51 @@
-"""The exact cache: the same question from the same caller to the same release gives the same answer, at no cost.
+"""The exact cache: the same question from the same tenant to the same release gives the same answer, at no cost.
 
-Keys hold everything that shapes an answer: the whole request, the caller, and the release's digest, so that
-a roll-back also rolls the cache back and no caller ever sees another's answer. In memory only.
+Keys hold everything that shapes an answer: the whole request, the tenant and the groups whose documents it
+may see, and the release's digest, so that a roll-back also rolls the cache back and no tenant ever sees
+another's answer. In memory only.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
 
 from mainstay.core.clock import US_PER_S, Clock, now_us
-from mainstay.core.content import digest_json
 from mainstay.govern.types import Identity
 from mainstay.serving.types import ChatRequest, Final
 
+TTL_S = 3600.0
+"""How long an answer is kept when the route or release does not say."""
 
-def cache_key(request: ChatRequest, identity: Identity, served_by: str) -> str:
-    """Digest of the request, the caller and `served_by` (a release digest, or a model's public name)."""
-    return digest_json(
-        {
-            "messages": [[m.role, m.content] for m in request.messages],
-            "max_tokens": request.call.max_tokens,
-            "temperature": request.call.temperature,
-            "top_p": request.call.top_p,
-            "stop": list(request.call.stop),
-            "seed": request.call.seed,
-            "user": request.user,
-            "extra": dict(request.call.extra),
-            "caller": identity.id,
-            "groups": sorted(identity.groups),
-            "served_by": served_by,
-        }
-    )
+_NOT_SHAPING = frozenset({"stream", "stream_options", "model"})
+"""How an answer is delivered does not shape it; the model is told by what served it."""
+
+
+def cache_key(request: ChatRequest, identity: Identity, tenant: str, served_by: str) -> str:
+    """SHA-256 of the request, the tenant and `served_by` (a release digest, or the route's targets)."""
+    call = request.call
+    asked: Any = replace(call, source=None) if call.source is None else _shaping(call.source)
+    whole = [request.surface, tenant, sorted(identity.groups), served_by, asked]
+    return hashlib.sha256(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _shaping(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name not in _NOT_SHAPING}
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Cached:
+    """An answer and when it was given."""
+
     final: Final
+    stored_at_us: int
     expires_at_us: int
     size_bytes: int
 
@@ -46,28 +53,29 @@ class _Entry:
 class ExactCache:
     """Least-recently-used answers, bounded in bytes and age. Safe from any thread."""
 
-    def __init__(
-        self, *, limit_bytes: int = 64 * 2**20, ttl_s: float = 3600.0, clock: Clock = now_us
-    ) -> None:
+    def __init__(self, *, limit_bytes: int = 64 * 2**20, clock: Clock = now_us) -> None:
         self._limit_bytes = limit_bytes
-        self._ttl_us = int(ttl_s * US_PER_S)
         self._clock = clock
         self._lock = threading.Lock()
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[str, Cached] = OrderedDict()
         self.size_bytes = 0
 
-    def get(self, key: str) -> Final | None:
+    def get(self, key: str, max_age_s: float | None = None) -> Cached | None:
+        """The answer stored under `key`, unless it is older than `max_age_s` or its own time to live."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
                 return None
-            if entry.expires_at_us <= self._clock():
+            now = self._clock()
+            if entry.expires_at_us <= now:
                 self._drop(key)
                 return None
+            if max_age_s is not None and now - entry.stored_at_us > max_age_s * US_PER_S:
+                return None
             self._entries.move_to_end(key)
-            return entry.final
+            return entry
 
-    def put(self, key: str, final: Final) -> None:
+    def put(self, key: str, final: Final, ttl_s: float = TTL_S) -> None:
         """Keep a complete answer; one larger than the whole cache is not kept."""
         size = _size_bytes(final)
         if size > self._limit_bytes:
@@ -75,7 +83,8 @@ class ExactCache:
         with self._lock:
             if key in self._entries:
                 self._drop(key)
-            self._entries[key] = _Entry(final, self._clock() + self._ttl_us, size)
+            now = self._clock()
+            self._entries[key] = Cached(final, now, now + int(ttl_s * US_PER_S), size)
             self.size_bytes += size
             while self.size_bytes > self._limit_bytes:
                 self._drop(next(iter(self._entries)))
@@ -94,6 +103,8 @@ class ExactCache:
 
 def _size_bytes(final: Final) -> int:
     """The texts it holds and a fixed part for the objects around each."""
-    texts = [final.text, *final.grounding.removed, *final.grounding.flagged]
+    texts = [*final.grounding.removed, *final.grounding.flagged]
+    for choice in final.choices:
+        texts += [choice.text, choice.reasoning, *(call.arguments for call in choice.tool_calls)]
     texts += [c.quote for c in final.citations] + [p.text for p in final.passages]
-    return 1024 + sum(sys.getsizeof(text) + 512 for text in texts)
+    return 1024 + len(final.raw or b"") + sum(sys.getsizeof(text) + 512 for text in texts)

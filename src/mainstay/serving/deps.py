@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mainstay.core.clock import Clock, now_us
-from mainstay.models.types import Target
+from mainstay.models.types import Route
 from mainstay.observe import Metrics
 from mainstay.observe.types import SpanSink
 from mainstay.retrieval.types import RetrievalSettings, Retrieved
 from mainstay.serving.cache import ExactCache
-from mainstay.serving.calling import Sleep
+from mainstay.serving.flight import Flights
 from mainstay.serving.grounding import RailGuard, SupportScorer, VersionText
-from mainstay.serving.ledger import Ledger
-from mainstay.serving.rates import RateLimiter
+from mainstay.serving.limits.types import Limiter
+from mainstay.serving.routing.dispatch import Dispatcher
 from mainstay.serving.snapshot import SnapshotHolder
 
 EXTRACTIVE = "local/extractive"
@@ -23,9 +22,9 @@ EXTRACTIVE = "local/extractive"
 
 
 class Models(Protocol):
-    """Names of models to targets; models' Catalog."""
+    """Names of models to routes; models' Catalog."""
 
-    def resolve(self, name: str) -> Target:
+    def route(self, name: str) -> Route:
         """Raises UnknownModel (404)."""
         ...
 
@@ -44,18 +43,18 @@ class Retriever(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """`version_text` gives the canonical text of a document version. `sleep` waits between attempts."""
+    """`version_text` gives the canonical text of a document version."""
 
     snapshots: SnapshotHolder
     models: Models
+    dispatcher: Dispatcher
     retriever: Retriever
     scorer: SupportScorer
     guard: RailGuard
     version_text: VersionText
-    ledger: Ledger
-    rates: RateLimiter
+    limiter: Limiter
     cache: ExactCache
     sink: SpanSink
     metrics: Metrics | None = None
     clock: Clock = now_us
-    sleep: Sleep = asyncio.sleep
+    flights: Flights = field(default_factory=Flights)

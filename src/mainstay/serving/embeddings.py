@@ -1,97 +1,179 @@
-"""`POST /v1/embeddings` (OpenAI API reference, "Create embeddings") on an embedder that was handed in."""
+"""`POST /v1/embeddings` (OpenAI API reference, "Create embeddings"): the local embedder, or a provider's."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import orjson
 
-from mainstay.govern.types import ApiKey
+from mainstay.core.errors import MainstayError
+from mainstay.models import UnknownModel, cost_nusd, worst_case_nusd
+from mainstay.models.tokens import token_ceiling
+from mainstay.models.types import EmbeddingProvider, Embeddings, Target, Usage
 from mainstay.observe import TraceBuilder
-from mainstay.observe.types import Attr, SpanSink
+from mainstay.observe.types import Attr
 from mainstay.retrieval.types import Embedder
+from mainstay.serving.admission import UNTRACKED
+from mainstay.serving.deps import Deps
 from mainstay.serving.errors import BadField, ModelNotAllowed, ModelNotFound
+from mainstay.serving.exchange import rate_headers
+from mainstay.serving.http import RawHeaders, raw_header
+from mainstay.serving.limits.types import Ask, Hold
 from mainstay.serving.snapshot import may_use
+from mainstay.serving.types import Call
 
 INPUTS_MAX = 2048
+DEADLINE_S = 120.0
 _FIELDS = {"model", "input", "encoding_format", "dimensions", "user"}
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingReply:
+    body: bytes
+    headers: RawHeaders
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    model: str
+    texts: tuple[str, ...]
+    as_base64: bool
+    dimensions: int | None
 
 
 def names_of(embedder: Embedder) -> tuple[str, ...]:
     return (embedder.name,) if "/" in embedder.name else (f"local/{embedder.name}", embedder.name)
 
 
-async def embed(
-    body: Mapping[str, Any],
-    embedder: Embedder | None,
-    key: ApiKey | None,
-    trace: TraceBuilder,
-    sink: SpanSink,
-) -> dict[str, Any]:
-    """The response body. Raises BadField, ModelNotAllowed or ModelNotFound; the trace is recorded either way."""
+async def embed(body: Mapping[str, Any], embedder: Embedder | None, call: Call, deps: Deps) -> EmbeddingReply:
+    """The response. Raises BadField, ModelNotAllowed, ModelNotFound, the limits' refusals and ProviderError.
+
+    The trace is recorded either way.
+    """
+    trace = TraceBuilder(f"embeddings {body.get('model')}", trace_id=call.trace_id, parent_id=call.parent_id)
+    failure: BaseException | None = None
     try:
-        # In a thread: the first question about its dimension may load the embedder.
-        texts, as_base64 = await asyncio.to_thread(_read, body, embedder, key)
-        assert embedder is not None
-        trace.set(Attr.OPERATION, "embeddings")
-        trace.set(Attr.REQUEST_MODEL, embedder.name)
-        trace.set(Attr.PROVIDER, "local")
-        trace.set(Attr.KEY, None if key is None else key.id)
-        vectors, tokens = await asyncio.to_thread(_embed, embedder, texts, as_base64)
-        trace.set(Attr.INPUT_TOKENS, tokens)
-        trace.set(Attr.COST_NUSD, 0)
+        return await _embedded(_read(body), embedder, call, deps, trace)
     except BaseException as error:
-        trace.fail(error)
+        failure = error
         raise
     finally:
-        sink.record(trace.finish())
+        deps.sink.record(trace.finish(failure))
+
+
+async def _embedded(
+    asked: _Asked, embedder: Embedder | None, call: Call, deps: Deps, trace: TraceBuilder
+) -> EmbeddingReply:
+    trace.set(Attr.OPERATION, "embeddings")
+    trace.set(Attr.REQUEST_MODEL, asked.model)
+    trace.set(Attr.KEY, None if call.key is None else call.key.id)
+    if not may_use(call.key, asked.model):
+        raise ModelNotAllowed(asked.model)
+    local = embedder if embedder is not None and asked.model in names_of(embedder) else None
+    target = None if local is not None else _target(asked.model, embedder, deps)
+    hold = await _admitted(asked, target, call, deps)
+    tokens: int | None = None
+    cost: int | None = 0
+    try:
+        if local is not None:
+            trace.set(Attr.PROVIDER, "local")
+            found = await asyncio.to_thread(_embed_here, local, asked)
+        else:
+            assert target is not None
+            trace.set(Attr.PROVIDER, target.provider.name)
+            found = await _embed_there(target, asked, call)
+        tokens = found.input_tokens
+        if target is not None:
+            cost = None if target.price is None else cost_nusd(Usage(tokens, 0), target.price)
+    except MainstayError:
+        tokens = 0
+        raise
+    finally:
+        if hold is not UNTRACKED:
+            deps.limiter.settle(hold, cost, tokens)
+    trace.set(Attr.INPUT_TOKENS, tokens)
+    trace.set(Attr.COST_NUSD, cost)
+    headers = rate_headers(hold.rate, hold.token_rate)
+    return EmbeddingReply(_body(asked, found), [raw_header(b"x-mainstay-model", asked.model), *headers])
+
+
+def _target(name: str, embedder: Embedder | None, deps: Deps) -> Target:
+    known = names_of(embedder) if embedder is not None else ()
+    try:
+        target = deps.models.route(name).targets[0].target
+    except UnknownModel as error:
+        raise ModelNotFound(name, known, error.how_to_know) from error
+    if not isinstance(target.provider, EmbeddingProvider):
+        raise BadField("model", f"{name} gives no embeddings.", fix="Ask an embedding model.")
+    return target
+
+
+async def _admitted(asked: _Asked, target: Target | None, call: Call, deps: Deps) -> Hold:
+    scopes = deps.snapshots.current.scopes_of(call.key, None)
+    if not scopes:
+        return UNTRACKED
+    tokens = sum(token_ceiling(text) for text in asked.texts)
+    worst: int | None = 0
+    if target is not None:
+        worst = None if target.price is None else worst_case_nusd(tokens, 0, target.price)
+    return await deps.limiter.reserve(scopes, Ask(tokens, worst, worst))
+
+
+def _embed_here(embedder: Embedder, asked: _Asked) -> Embeddings:
+    if asked.dimensions is not None and asked.dimensions != embedder.dimension:
+        raise BadField("dimensions", f"{asked.model} gives {embedder.dimension}.")
+    vectors = embedder.embed(asked.texts)
+    return Embeddings(tuple(tuple(row) for row in vectors.tolist()), embedder.count_tokens(asked.texts))
+
+
+async def _embed_there(target: Target, asked: _Asked, call: Call) -> Embeddings:
+    deadline_s = DEADLINE_S if call.deadline_s is None else min(DEADLINE_S, call.deadline_s)
+    provider = target.provider
+    assert isinstance(provider, EmbeddingProvider)
+    return await provider.embed(target.model, asked.texts, asked.dimensions, deadline_s)
+
+
+def _body(asked: _Asked, found: Embeddings) -> bytes:
     data = [
-        {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)
+        {"object": "embedding", "index": index, "embedding": _encoded(vector, asked.as_base64)}
+        for index, vector in enumerate(found.vectors)
     ]
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"object": "list", "data": data, "model": body["model"], "usage": usage}
+    usage = {"prompt_tokens": found.input_tokens, "total_tokens": found.input_tokens}
+    return orjson.dumps({"object": "list", "data": data, "model": asked.model, "usage": usage})
 
 
-def _embed(embedder: Embedder, texts: list[str], as_base64: bool) -> tuple[list[str | list[float]], int]:
-    vectors = [_encoded(vector, as_base64) for vector in embedder.embed(texts)]
-    return vectors, embedder.count_tokens(texts)
+def _encoded(vector: Sequence[float], as_base64: bool) -> str | Sequence[float]:
+    """Little-endian 32-bit floats in base64, as OpenAI's SDKs ask for by default."""
+    return base64.b64encode(array("f", vector).tobytes()).decode() if as_base64 else vector
 
 
-def _encoded(vector: NDArray[np.float32], as_base64: bool) -> str | list[float]:
-    if as_base64:
-        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-    floats: list[float] = vector.tolist()
-    return floats
-
-
-def _read(body: Mapping[str, Any], embedder: Embedder | None, key: ApiKey | None) -> tuple[list[str], bool]:
+def _read(body: Mapping[str, Any]) -> _Asked:
     for name in body:
         if name not in _FIELDS:
             raise BadField(name, "is not supported here.", fix=f"Leave {name} out.")
     model = body.get("model")
-    if not isinstance(model, str):
-        raise BadField("model", "must be a string.")
-    if not may_use(key, model):
-        raise ModelNotAllowed(model)
-    known = names_of(embedder) if embedder is not None else ()
-    if embedder is None or model not in known:
-        raise ModelNotFound(model, known)
-    if body.get("dimensions") is not None and body["dimensions"] != embedder.dimension:
-        raise BadField("dimensions", f"{model} gives {embedder.dimension}.")
+    if not isinstance(model, str) or not model:
+        raise BadField("model", "must be a string that is not empty.")
     encoding = body.get("encoding_format") or "float"
     if encoding not in ("float", "base64"):
         raise BadField("encoding_format", "must be float or base64.")
-    return _texts(body.get("input")), encoding == "base64"
+    dimensions = body.get("dimensions")
+    if dimensions is not None and (
+        not isinstance(dimensions, int) or isinstance(dimensions, bool) or dimensions < 1
+    ):
+        raise BadField("dimensions", "must be a whole number of at least 1.")
+    return _Asked(model, _texts(body.get("input")), encoding == "base64", dimensions)
 
 
-def _texts(value: object) -> list[str]:
+def _texts(value: object) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t for t in texts):
         raise BadField("input", "must be a string or a list of strings, none empty.")
     if len(texts) > INPUTS_MAX:
         raise BadField("input", f"at most {INPUTS_MAX} texts in one request.")
-    return texts
+    return tuple(texts)

@@ -8,11 +8,16 @@
     ├── InvalidInput
     │   ├── BadField               400 invalid_request_error      `param` names the field
     │   ├── RequestExceedsBudget   400 request_exceeds_budget     one request dearer than the whole budget
+    │   ├── RequestExceedsTokenLimit 400 request_exceeds_token_limit  more tokens than a whole minute allows
     │   ├── PriceUnknown           400 price_unknown              a budget cannot be kept without a price
     │   └── ContentBlocked         400 content_policy_violation
     ├── InsufficientQuota          429 insufficient_quota         the budget's window is spent: do not retry
     ├── BudgetInFlight             429 budget_in_flight           the rest is held by running requests
-    ├── RateLimited                429 rate_limit_exceeded
+    ├── RateLimited                429 rate_limit_exceeded        requests per minute
+    ├── TokensLimited              429 rate_limit_exceeded        tokens per minute
+    ├── TooManyAtOnce              429 rate_limit_exceeded        concurrent requests
+    ├── Unavailable
+    │   └── BudgetStoreUnavailable 503 budget_store_unavailable   budgets cannot be kept now, so nothing is spent
     ├── UpstreamFailed             502 upstream_failed
     └── DeadlineExceeded           504 deadline_exceeded
 
@@ -27,7 +32,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mainstay.core.errors import InvalidInput, MainstayError, NotFound, PermissionDenied, did_you_mean
+from mainstay.core.errors import (
+    InvalidInput,
+    MainstayError,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+    did_you_mean,
+)
 from mainstay.models import ProviderAuthFailed, ProviderError, ProviderQuotaExhausted
 from mainstay.serving.types import RateState
 
@@ -67,6 +79,10 @@ class RequestExceedsBudget(InvalidInput):
     code = "request_exceeds_budget"
 
 
+class RequestExceedsTokenLimit(InvalidInput):
+    code = "request_exceeds_token_limit"
+
+
 class PriceUnknown(InvalidInput):
     code = "price_unknown"
 
@@ -98,6 +114,22 @@ class RateLimited(_TooMany):
     rate: RateState | None = None
 
 
+class TokensLimited(_TooMany):
+    code = "rate_limit_exceeded"
+    token_rate: RateState | None = None
+
+
+class TooManyAtOnce(_TooMany):
+    code = "rate_limit_exceeded"
+
+
+class BudgetStoreUnavailable(Unavailable):
+    """Budgets cannot be read or written now; a hard one is never spent unseen."""
+
+    code = "budget_store_unavailable"
+    retry_after_s = 1.0
+
+
 class UpstreamFailed(MainstayError):
     status, code, type = 502, "upstream_failed", "upstream_error"
 
@@ -115,7 +147,7 @@ class ErrorReply:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def reply_to(error: Exception, trace_id: str | None = None) -> ErrorReply:
+def reply_to(error: Exception, trace_id: str | None = None, request_id: str | None = None) -> ErrorReply:
     """The reply to any error. What nobody foresaw is logged with its id and says nothing of its inside."""
     if not isinstance(error, MainstayError):
         error = _unforeseen(error)
@@ -124,6 +156,8 @@ def reply_to(error: Exception, trace_id: str | None = None) -> ErrorReply:
     kind, code = _shape(error)
     # OpenAI SDKs show only `message`, so it says how to mend it, too.
     said = {"fix": error.fix, "error_id": error.error_id, "trace_id": trace_id, **detail}
+    if request_id is not None:
+        said["request_id"] = request_id
     body = {"message": str(error), "type": kind, "param": param, "code": code, "mainstay": said}
     return ErrorReply(error.status, {"error": body}, _headers(error, code))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
@@ -15,20 +15,28 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Headers = Mapping[str, str]
+RawHeaders = list[tuple[bytes, bytes]]
 
 PING_AFTER_S = 10.0
+STALLED_AFTER_S = 60.0
+WATCH_AFTER_S = 0.025
+"""A client that leaves is noticed within 100 ms; this much of it is saved where an answer comes at once."""
+
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
 
 
 class ClientLeft(Exception):
     """The client closed the connection before its answer was complete."""
 
 
-def header(scope: Scope, name: str) -> str | None:
+def header(scope: Scope, name: bytes) -> str | None:
     """The first header called `name` (lower case), as text."""
-    wanted = name.encode("latin-1")
     for key, value in scope["headers"]:
-        if key == wanted:
+        if key == name:
             return str(value.decode("latin-1"))
     return None
 
@@ -67,109 +75,151 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-async def send_json(send: Send, status: int, value: Any, headers: Headers) -> None:
-    await send_bytes(send, status, orjson.dumps(value), headers, b"application/json")
+async def send_json(send: Send, status: int, value: Any, headers: RawHeaders) -> None:
+    await send_bytes(send, status, orjson.dumps(value), headers)
 
 
-async def send_bytes(send: Send, status: int, body: bytes, headers: Headers, content_type: bytes) -> None:
-    raw = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *_raw(headers)]
+async def send_bytes(send: Send, status: int, body: bytes, headers: RawHeaders) -> None:
+    """A whole JSON body."""
+    raw = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})
 
 
-def _raw(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [
-        (name.encode("latin-1"), value.encode("latin-1", "replace").replace(b"\n", b" ").replace(b"\r", b" "))
-        for name, value in headers.items()
-    ]
+def raw_header(name: bytes, value: str) -> tuple[bytes, bytes]:
+    """A header as ASGI wants it; what could end the line early becomes a space."""
+    data = value.encode("latin-1", "replace")
+    if b"\n" in data or b"\r" in data:
+        data = data.replace(b"\n", b" ").replace(b"\r", b" ")
+    return name, data
 
 
 class EventWriter:
-    """Writes server-sent events; the response starts with the first one, so errors before it keep their status.
+    """Writes an event stream; the response starts with the first frame, so errors before it keep their status.
 
-    Within `keep_alive()` a comment is sent after each `ping_after_s` of silence, so that proxies do not
-    cut a slow answer (WHATWG HTML §9.2.6). The first comment also starts the response.
+    `send` waits while a slow client's buffers are full, so memory stays bounded; a client that takes nothing for
+    `stalled_after_s` is cut off by `on_stall`. After each `ping_after_s` of silence `ping` is sent, so that
+    proxies do not cut a slow answer (WHATWG HTML §9.2.6). The first ping also starts the response.
     """
 
     def __init__(
-        self, send: Send, headers: Callable[[], Headers], ping_after_s: float = PING_AFTER_S
+        self,
+        send: Send,
+        headers: Callable[[], RawHeaders],
+        ping: bytes,
+        *,
+        ping_after_s: float = PING_AFTER_S,
+        stalled_after_s: float = STALLED_AFTER_S,
+        on_stall: Callable[[], None] | None = None,
     ) -> None:
         self._send = send
         self._headers = headers
+        self._frame_ping = ping
         self._ping_after_s = ping_after_s
-        self._last_s = 0.0
-        self._turn = (
-            asyncio.Lock()
-        )  # a comment must not slip between the response's start and its first event
+        self._stalled_after_s = stalled_after_s
+        self._on_stall = on_stall
+        self._loop = asyncio.get_running_loop()
+        self._last_s = self._loop.time()
+        self._writing = False
+        self._pinging: asyncio.Task[None] | None = None
+        self._alarm = self._loop.call_later(ping_after_s, self._look)
         self.started = False
 
-    async def write(self, data: bytes) -> None:
-        await self._write(b"data: " + data + b"\n\n")
+    async def write(self, frames: bytes) -> None:
+        if self._pinging is not None:  # a ping must not slip between the response's start and its first event
+            await asyncio.wait({self._pinging})
+        await self._write(frames)
+
+    async def _write(self, frames: bytes) -> None:
+        self._writing = True
+        self._last_s = self._loop.time()
+        if not self.started:
+            self.started = True
+            start = {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [*_STREAM_HEADERS, *self._headers()],
+            }
+            await self._send(start)
+        await self._send({"type": "http.response.body", "body": frames, "more_body": True})
+        self._writing = False
 
     async def close(self) -> None:
+        """The clean end of the response."""
+        self.stop()
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    @contextlib.asynccontextmanager
-    async def keep_alive(self) -> AsyncIterator[None]:
-        self._last_s = asyncio.get_running_loop().time()
-        pinger = asyncio.create_task(self._ping())
-        try:
-            yield
-        finally:
-            await _stop(pinger)
+    def stop(self) -> None:
+        """No more pings. Call it on every way out."""
+        self._alarm.cancel()
+        if self._pinging is not None:
+            self._pinging.cancel()
 
-    async def _ping(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            silent_s = loop.time() - self._last_s
-            if silent_s >= self._ping_after_s:
-                await self._write(b": ping\n\n")
-            else:
-                await asyncio.sleep(self._ping_after_s - silent_s)
+    def _look(self) -> None:
+        """The alarm: one timer that looks when the last frame went out, instead of one for each frame."""
+        silent_s = self._loop.time() - self._last_s
+        if self._writing:
+            if silent_s >= self._stalled_after_s and self._on_stall is not None:
+                self._on_stall()
+                return
+            self._alarm = self._loop.call_later(self._ping_after_s, self._look)
+        elif silent_s >= self._ping_after_s:
+            self._pinging = self._loop.create_task(self._write(self._frame_ping))
+            self._pinging.add_done_callback(self._pinged)
+            self._alarm = self._loop.call_later(self._ping_after_s, self._look)
+        else:
+            self._alarm = self._loop.call_later(self._ping_after_s - silent_s, self._look)
 
-    async def _write(self, frame: bytes) -> None:
-        async with self._turn:
-            if not self.started:
-                await self._start()
-            self._last_s = asyncio.get_running_loop().time()
-            await self._send({"type": "http.response.body", "body": frame, "more_body": True})
-
-    async def _start(self) -> None:
-        raw = [
-            (b"content-type", b"text/event-stream; charset=utf-8"),
-            (b"cache-control", b"no-cache"),
-            (b"x-accel-buffering", b"no"),
-            *_raw(self._headers()),
-        ]
-        self.started = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": raw})
+    def _pinged(self, task: asyncio.Task[None]) -> None:
+        self._pinging = None
+        if not task.cancelled():
+            task.exception()  # a client that is gone is noticed by the next frame
 
 
-async def run_while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work`; when the client leaves first, cancel it at once and wait until it has cleaned up.
+@contextlib.asynccontextmanager
+async def while_connected(
+    receive: Receive, after_s: float = WATCH_AFTER_S
+) -> AsyncIterator[Callable[[], None]]:
+    """Cancel the block when the client leaves; then ClientLeft is raised in its place.
 
-    Call it after the body was read: whatever `receive` brings then is the disconnect.
+    Enter it after the body was read: whatever `receive` brings then is the disconnect. The watch begins a
+    moment later, as most of what ends sooner needs none. Yields a way to end the block as if the client had left.
     """
-    task = asyncio.create_task(work)
-    watcher = asyncio.create_task(_disconnected(receive))
+    loop, work = asyncio.get_running_loop(), asyncio.current_task()
+    assert work is not None
+    watch = _Watch(receive, work)
+    alarm = loop.call_later(after_s, watch.begin)
     try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        yield watch.leave
+    except asyncio.CancelledError:
+        if not watch.left or work.uncancel() > 0:
+            raise
+        raise ClientLeft from None
     finally:
-        await _stop(watcher)
-        left = not task.done()
-        if left:
-            await _stop(task)
-    if not left:
-        task.result()
+        alarm.cancel()
+        watch.end()
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    def __init__(self, receive: Receive, work: asyncio.Task[Any]) -> None:
+        self._receive = receive
+        self._work = work
+        self._task: asyncio.Task[None] | None = None
+        self.left = False
 
+    def begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
 
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()  # seen, so that it is not reported as never retrieved
+    async def _run(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.leave()
+
+    def leave(self) -> None:
+        if not self.left and not self._work.done():
+            self.left = True
+            self._work.cancel()
+
+    def end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()

@@ -8,60 +8,56 @@ Whoever stops reading closes it (`contextlib.aclosing`): the provider's call end
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
-from typing import cast
 
 from mainstay.core.faults import fault
-from mainstay.delivery.types import RunnableRelease
-from mainstay.guard.types import Policy, Verdict
-from mainstay.models import ProviderError, UnknownModel
-from mainstay.models.types import ChatCall, ChatMessage, Delta, SourcePassage, Target
-from mainstay.observe import Step
+from mainstay.models import UnknownModel
+from mainstay.models.capabilities import needs
+from mainstay.models.types import Delta
 from mainstay.observe.types import Attr
-from mainstay.retrieval.types import Passage, Retrieved
-from mainstay.serving.admission import admit, fit
-from mainstay.serving.answering import checked_answer, refuse
-from mainstay.serving.cache import cache_key
-from mainstay.serving.calling import call_provider
+from mainstay.serving.admission import UNTRACKED, ask_for, need_of
+from mainstay.serving.apps import app_answer, app_limits, refuse_for_app
+from mainstay.serving.cache import TTL_S, Cached, cache_key
 from mainstay.serving.deps import Deps
-from mainstay.serving.errors import BadField, ContentBlocked, ModelNotAllowed, ModelNotFound
-from mainstay.serving.grounding import without_instructions
-from mainstay.serving.requests import refuse_extra
-from mainstay.serving.run import ModelCall, Run, message_bodies
+from mainstay.serving.errors import ModelNotAllowed, ModelNotFound
+from mainstay.serving.from_cache import as_deltas, replayed
+from mainstay.serving.input_rail import guard_input
+from mainstay.serving.plain import plain_answer
+from mainstay.serving.routing.sticky import sticky_key
+from mainstay.serving.routing.types import Plan
+from mainstay.serving.run import Run
 from mainstay.serving.snapshot import ServingSnapshot, may_use
-from mainstay.serving.types import Call, Event, Final, finding_body, passage_body
-
-PLAIN_DEADLINE_S = 600.0
-"""Deadline of a plain model call; an app's is in its release."""
-
-_INLINE_GUARD_CHARS = 2000
-"""Requests with up to this much text are guarded on the event loop: a thread would cost more than the check."""
+from mainstay.serving.types import Call, Event, Final
 
 
 async def answer(call: Call, deps: Deps) -> AsyncGenerator[Event, None]:
-    """Answer one identified call (step 1 is the caller's). Yields Started, TextDelta…, Final.
+    """Answer one identified call (step 1 is the caller's). Yields Started, Delta…, Final.
 
     Raises the errors of `serving.errors`, ProviderError and UnknownModel; none is raised after Final.
+    An answer that was not asked for as a stream comes whole, in Final.
     """
     run = Run(call, deps)
     final: Final | None = None
     failure: BaseException | None = None
     try:
         resolve(run)  # 2
-        with admitted(run):  # 3; leaving it settles (10)
+        await admit(run)  # 3
+        async with AsyncExitStack() as under_way:
+            under_way.callback(settle, run)  # 10, on every way out
             await guard_input(run)  # 4
-            cached = look_up(run)  # 5
-            yield run.started()
-            if cached is not None:
-                yield Delta(text=run.show(cached.text))
-            else:
-                async with aclosing(_app(run) if run.runnable else _plain(run)) as pieces:  # 6 to 9
-                    async for piece in pieces:
-                        yield Delta(text=run.show(piece))
-        final = _replayed(run, cached) if cached is not None else run.final()
-        _keep(run, final)
+            cached = await under_way.enter_async_context(looked_up(run))  # 5
+            pieces = _again(run, cached) if cached is not None else _anew(run)
+            async with aclosing(pieces):
+                async for delta in pieces:
+                    if not run.has_shown:
+                        yield run.started()
+                    yield run.show(delta)
+            if not run.has_shown:
+                yield run.started()
+            final = replayed(run, cached) if cached is not None else run.final()
+            _keep(run, final)
     except BaseException as error:
         failure = error
         raise
@@ -71,7 +67,7 @@ async def answer(call: Call, deps: Deps) -> AsyncGenerator[Event, None]:
 
 
 def resolve(run: Run) -> None:
-    """Step 2: the name becomes a release or a plain model, from memory."""
+    """Step 2: the name becomes a release or a route, from memory."""
     name, key = run.request.model, run.call.key
     if not may_use(key, name):
         raise ModelNotAllowed(name)
@@ -79,292 +75,146 @@ def resolve(run: Run) -> None:
     if run.runnable is not None:
         run.describe_release(run.runnable)
     try:
-        run.target = run.deps.models.resolve(name if run.runnable is None else run.runnable.model)
+        run.route = run.deps.models.route(name if run.runnable is None else run.runnable.model)
     except UnknownModel as error:
         if run.runnable is not None:
             raise
         visible = visible_names(run.snapshot, run.call)
         raise ModelNotFound(name, visible, error.how_to_know) from error
-    _refuse_unsupported(run)
+    if run.runnable is not None:
+        refuse_for_app(run.request)
+        run.asked = app_limits(run.asked, run.runnable)
+        run.meter.with_messages = True
 
 
 def visible_names(snapshot: ServingSnapshot, call: Call) -> list[str]:
     return [n for n in (*snapshot.runnables, *snapshot.models) if may_use(call.key, n)]
 
 
-def _refuse_unsupported(run: Run) -> None:
-    if run.runnable is None:
-        if run.target.provider.name == "local":
-            refuse_extra(run.request, "a local model")
+async def admit(run: Run) -> None:
+    """Step 3: count the request against every limit it falls under, and hold its worst case."""
+    app = None if run.runnable is None else run.runnable.release.app
+    run.scopes = run.snapshot.scopes_of(run.call.key, app)
+    if run.scopes:
+        found = [need_of(run.asked, routed.target) for routed in run.route.targets]
+        run.hold = await run.deps.limiter.reserve(run.scopes, ask_for(found))
+        fault("serving.after_reserve")
+
+
+def settle(run: Run) -> None:
+    """Step 10: the hold becomes what was spent. Synchronous, so that no cancellation can come between."""
+    fault("serving.before_settle")
+    hold = run.hold
+    if hold is UNTRACKED:
         return
-    refuse_extra(run.request, "an app")
-    for index, message in enumerate(run.request.messages):
-        if message.role in ("system", "developer"):
-            raise BadField(
-                f"messages[{index}].role",
-                "an app brings its own instructions.",
-                fix="Leave system messages out, or ask a model by its own name.",
-            )
-    if run.request.call.stop:
-        raise BadField("stop", "an app answers in whole, checked sentences.", fix="Leave it out.")
-    if not run.question.strip():
-        raise BadField("messages", "an app needs a user message with a question.")
+    with run.trace.step("settle") as step:
+        cost = run.cost_nusd
+        usage = run.meter.usage
+        run.deps.limiter.settle(hold, cost, usage.input_tokens + usage.output_tokens)
+        step.set("mainstay.budget.held_nusd", hold.nusd)
+        step.set("mainstay.budget.settled_nusd", cost)
+
+
+@asynccontextmanager
+async def looked_up(run: Run) -> AsyncIterator[Cached | None]:
+    """Step 5: the exact cache, when the route, the release or the caller asks for it.
+
+    A request whose twin is being answered waits for that answer; within the block this one leads others.
+    """
+    if not _caches(run):
+        yield None
+        return
+    with run.trace.step("cache.lookup") as step:
+        run.cache_key = key = cache_key(
+            replace(run.request, call=run.asked), run.call.identity, _tenant(run.call), _served_by(run)
+        )
+        found = run.deps.cache.get(key, run.call.cache_max_age_s)
+        if found is None and await run.deps.flights.join(key) is not None:
+            found = run.deps.cache.get(key)
+        run.cache = "miss" if found is None else "hit"
+        step.set(Attr.CACHE, run.cache)
+    with _led(run, key, leads=found is None):
+        yield found
 
 
 @contextmanager
-def admitted(run: Run) -> Iterator[None]:
-    """Steps 3 and 10: count the request, hold its worst case, and settle the true cost on every way out.
-
-    Settling is synchronous, so no cancellation can come between; the ledger takes a hold only once.
-    """
-    deps, key = run.deps, run.call.key
-    run.rate = deps.rates.take(key)
-    messages, extra = run.request.messages, _forwarded(run)
-    run.admission = admit(deps.ledger, key, run.target, messages, run.max_tokens, extra)
-    try:
+def _led(run: Run, key: str, leads: bool) -> Iterator[None]:
+    flights = run.deps.flights
+    if not leads or key in flights:
         yield
-    finally:
-        fault("serving.before_settle")
-        with run.trace.step("settle") as step:
-            hold = run.admission.hold
-            deps.ledger.settle(hold, run.cost_nusd)
-            if hold.account is not None:
-                step.set("mainstay.budget.held_nusd", hold.nusd)
-                step.set("mainstay.budget.settled_nusd", run.cost_nusd)
-
-
-async def guard_input(run: Run) -> None:
-    """Step 4: what users say is checked; masked text goes on masked, also into the trace."""
-    policy = run.policy
-    if policy is None or not policy.rails.get("input"):
-        run.describe_messages()
         return
-    with run.trace.step("guard.input") as step:
-        guarded: list[ChatMessage] = []
-        short = sum(len(m.content) for m in run.messages) <= _INLINE_GUARD_CHARS
-        for message in run.messages:
-            if message.role != "user":
-                guarded.append(message)
-                continue
-            verdict = await _checked(run, message.content, policy, inline=short)
-            run.findings.extend(verdict.findings)
-            step.set(Attr.GUARD, [finding_body(f) for f in run.findings] or None)
-            if verdict.action == "block":
-                run.describe_blocked(verdict)
-                raise ContentBlocked(
-                    policy.blocked_message,
-                    fix="Rephrase the message.",
-                    param="messages",
-                    guard=[finding_body(f) for f in verdict.findings],
-                )
-            guarded.append(replace(message, content=verdict.text))
-        run.messages = tuple(guarded)
-    run.describe_messages()
+    with flights.lead(key) as promise:
+        run.promise = promise
+        yield
 
 
-def look_up(run: Run) -> Final | None:
-    """Step 5: the exact cache, when the release or the caller asks for it."""
-    wanted = run.runnable is not None and run.runnable.generation.cache
-    if run.call.cache == "skip" or not (wanted or run.call.cache == "use"):
-        return None
-    with run.trace.step("cache.lookup") as step:
-        served_by = run.target.public_name if run.runnable is None else run.runnable.release.digest
-        request = replace(run.request, call=replace(run.request.call, messages=run.messages))
-        run.cache_key = cache_key(request, run.call.identity, served_by)
-        found = run.deps.cache.get(run.cache_key)
-        run.cache = "miss" if found is None else "hit"
-        step.set(Attr.CACHE, run.cache)
-    return found
-
-
-def _replayed(run: Run, cached: Final) -> Final:
-    """A cached answer as this request's own: it cost nothing, and this release's environment asked."""
-    environment = None if run.runnable is None else run.runnable.environment
-    return replace(
-        cached,
-        cost_nusd=0,
-        latency_ms=run.elapsed_ms,
-        trace_id=run.trace.trace_id,
-        cache="hit",
-        environment=environment,
-        guard=(*run.findings, *(f for f in cached.guard if f.rail != "input")),
+def _caches(run: Run) -> bool:
+    if run.call.cache == "skip":
+        return False
+    by_release = run.runnable is not None and run.runnable.generation.cache
+    return (
+        by_release or run.call.cache == "use" or (run.runnable is None and run.route.cache_ttl_s is not None)
     )
+
+
+def _tenant(call: Call) -> str:
+    """Answers are shared within a project; a key without one is a tenant of its own."""
+    if call.key is not None and call.key.project_id is not None:
+        return f"project:{call.key.project_id}"
+    return call.identity.id
+
+
+def _served_by(run: Run) -> str:
+    if run.runnable is not None:
+        return run.runnable.release.digest
+    targets = ",".join(sorted({routed.target.public_name for routed in run.route.targets}))
+    policy = run.snapshot.policy_digest
+    return f"{run.route.name}={targets};{policy}"
 
 
 def _keep(run: Run, final: Final) -> None:
-    """Only complete answers are kept; a blocked or cut one is not."""
-    if run.cache == "miss" and run.cache_key is not None and final.finish_reason == "stop":
-        run.deps.cache.put(run.cache_key, final)
+    """Only complete answers are kept; a blocked or cut one, or one that calls tools, is not."""
+    complete = all(c.finish_reason == "stop" and not c.tool_calls for c in final.choices)
+    if run.cache != "miss" or run.cache_key is None or not complete or final.refused:
+        return
+    ttl_s = run.route.cache_ttl_s if run.runnable is None else None
+    run.deps.cache.put(run.cache_key, final, TTL_S if ttl_s is None else ttl_s)
+    if run.promise is not None:
+        run.promise.set_result(final)
 
 
-async def _plain(run: Run) -> AsyncGenerator[str, None]:
-    """A plain model: steps 6 and 7 fall away, and deltas pass unless a default policy guards the output."""
-    call = replace(
-        run.request.call,
-        model=run.target.model,
-        messages=run.messages,
-        max_tokens=run.admission.max_tokens if run.admission else None,
-        extra=_forwarded(run),
+async def _again(run: Run, cached: Cached) -> AsyncGenerator[Delta, None]:
+    """A cached answer, as a stream when one was asked for."""
+    run.cache_age_s = (run.deps.clock() - cached.stored_at_us) / 1e6
+    if not run.request.stream:
+        return
+    for delta in as_deltas(cached.final):
+        yield delta
+
+
+def _anew(run: Run) -> AsyncGenerator[Delta, None]:
+    """Steps 6 to 9. An app retrieves, renders, calls and checks; for a plain model only the call is made."""
+    run.plan = plan_for(run)
+    if run.runnable is not None:
+        return app_answer(run, run.runnable)
+    return plain_answer(run)
+
+
+def plan_for(run: Run) -> Plan:
+    """What the attempts of this request share."""
+    route, call = run.route, run.asked
+    deadline_s = route.deadline_s if run.runnable is None else run.runnable.generation.deadline_s
+    if run.call.deadline_s is not None:
+        deadline_s = min(deadline_s, run.call.deadline_s)
+    return Plan(
+        route=route,
+        ends_at_s=asyncio.get_running_loop().time() + max(0.0, deadline_s - run.elapsed_ms / 1000),
+        needs=needs(call),
+        input_tokens=sum(len(m.content) for m in call.messages) // 4,
+        max_tokens=call.max_tokens,
+        sticky_key=sticky_key(run.request) if route.sticky else None,
+        client_retry=run.call.client_retry,
     )
-    words = relay(run, run.target, call, PLAIN_DEADLINE_S)
-    guarded = run.policy is not None and bool(run.policy.rails.get("output"))
-    async with aclosing(checked_answer(run, words) if guarded else words) as pieces:
-        async for piece in pieces:
-            yield piece
-
-
-def _forwarded(run: Run) -> dict[str, object]:
-    """Same-family fields, untouched. A local engine knows neither users nor metadata."""
-    if run.target.provider.name == "local":
-        return {}
-    own = {"user": run.request.user, "metadata": dict(run.request.metadata) or None}
-    return {**run.request.call.extra, **{name: value for name, value in own.items() if value is not None}}
-
-
-async def _app(run: Run) -> AsyncGenerator[str, None]:
-    """An app: retrieve, render, call, check."""
-    runnable = cast(RunnableRelease, run.runnable)
-    if runnable.corpus is not None:
-        answerable = await retrieve(run, runnable, runnable.corpus)
-        if not run.passages or answerable < runnable.retrieval.answerable_min:
-            yield refuse(run)
-            return
-    call = render(run, runnable)
-    words = relay(run, run.target, call, runnable.generation.deadline_s)
-
-    def last_resort(target: Target) -> AsyncGenerator[str, None]:
-        again = replace(call, model=target.model, max_tokens=None)
-        return relay(run, target, again, runnable.generation.deadline_s)
-
-    async with aclosing(checked_answer(run, words, last_resort)) as pieces:
-        async for piece in pieces:
-            yield piece
-
-
-async def retrieve(run: Run, runnable: RunnableRelease, corpus: str) -> float:
-    """Step 6: passages the caller may see, from the pinned snapshot; poisoned ones are dropped. → answerability"""
-    deps, groups, question = run.deps, run.call.identity.groups, run.question
-    with run.trace.step("retrieve") as step:
-        step.set(Attr.OPERATION, "retrieval")
-        step.set("mainstay.retrieval.snapshot", corpus)
-        found: Retrieved = await asyncio.to_thread(
-            deps.retriever.search, corpus, question, runnable.retrieval, groups
-        )
-        step.set("mainstay.retrieval.answerable", found.answerable)
-        step.set(Attr.PASSAGES, [passage_body(p) for p in found.passages])
-    run.passages = found.passages
-    if found.passages and runnable.policy.rails.get("context"):
-        await guard_context(run, runnable)
-    return found.answerable
-
-
-async def guard_context(run: Run, runnable: RunnableRelease) -> None:
-    """Documents are untrusted: each passage is checked on its own rail before a model sees it."""
-
-    def check(passages: tuple[Passage, ...]) -> list[Passage]:
-        kept = []
-        for passage in passages:
-            verdict = run.deps.guard.check(passage.text, "context", runnable.policy)
-            run.findings.extend(verdict.findings)
-            if verdict.action in ("drop", "block"):
-                continue
-            if verdict.text != passage.text:
-                run.context[passage.number] = verdict.text
-                run.citable[passage.number] = without_instructions(passage, verdict.findings)
-            kept.append(passage)
-        return kept
-
-    with run.trace.step("guard.context") as step:
-        before = len(run.passages)
-        run.passages = tuple(await asyncio.to_thread(check, run.passages))
-        step.set(Attr.GUARD, [finding_body(f) for f in run.findings if f.rail == "context"] or None)
-        step.set("mainstay.guard.dropped_passages", before - len(run.passages))
-
-
-def render(run: Run, runnable: RunnableRelease) -> ChatCall:
-    """Step 7: the prompt with the passages marked as data; the budget hold is fitted to what will be sent."""
-    with run.trace.step("render") as step:
-        step.set("mainstay.prompt", runnable.prompt.name)
-        step.set("mainstay.prompt.digest", runnable.prompt.digest)
-        messages = runnable.prompt.render(_variables(run))
-    admission = run.admission
-    assert admission is not None
-    run.admission = fit(admission, run.deps.ledger, run.call.key, run.target, messages, run.max_tokens)
-    request, generation = run.request.call, runnable.generation
-    return ChatCall(
-        model=run.target.model,
-        messages=messages,
-        max_tokens=run.admission.max_tokens,
-        temperature=generation.temperature if request.temperature is None else request.temperature,
-        top_p=request.top_p,
-        stop=request.stop,
-        seed=generation.seed if request.seed is None else request.seed,
-        question=run.question,
-        passages=tuple(SourcePassage(p.number, _context_text(run, p)) for p in run.passages),
-    )
-
-
-def _variables(run: Run) -> dict[str, object]:
-    """What a request offers a prompt; it takes what it declares. `history`: the messages before the question."""
-    last = max(i for i, message in enumerate(run.messages) if message.role == "user")
-    return {
-        "question": run.question,
-        "passages": [{**passage_body(p), "text": _context_text(run, p)} for p in run.passages],
-        "history": message_bodies(run.messages[:last]),
-    }
-
-
-def _context_text(run: Run, passage: Passage) -> str:
-    return run.context.get(passage.number, passage.text)
-
-
-async def relay(run: Run, target: Target, call: ChatCall, deadline_s: float) -> AsyncGenerator[str, None]:
-    """Step 8: the provider's words as they come, metered, under one client span."""
-    metered = ModelCall(target, call)
-    run.calls.append(metered)
-    with run.trace.step(f"chat {target.model}", kind="client") as step:
-        _describe_call(step, target, call)
-        try:
-            async with aclosing(call_provider(target, call, deadline_s, step, run.deps.sleep)) as deltas:
-                async for delta in deltas:
-                    if delta.text and not metered.text:
-                        step.set(Attr.TTFT_MS, round(run.elapsed_ms, 3))
-                    metered.take(delta)
-                    if delta.text:
-                        yield delta.text
-            run.finish_reason = metered.finish_reason or run.finish_reason
-        except ProviderError:
-            metered.failed_unheard = not metered.text
-            raise
-        finally:
-            _describe_result(step, metered)
-
-
-def _describe_call(step: Step, target: Target, call: ChatCall) -> None:
-    step.set(Attr.OPERATION, "chat")
-    step.set(Attr.PROVIDER, target.provider.name)
-    step.set(Attr.REQUEST_MODEL, target.model)
-    step.set(Attr.INPUT_MESSAGES, message_bodies(call.messages))
-    step.set("gen_ai.request.temperature", call.temperature)
-    step.set("gen_ai.request.max_tokens", call.max_tokens)
-    step.set("gen_ai.request.seed", call.seed)
-
-
-def _describe_result(step: Step, call: ModelCall) -> None:
-    usage = call.usage
-    step.set(Attr.INPUT_TOKENS, usage.input_tokens)
-    step.set(Attr.OUTPUT_TOKENS, usage.output_tokens)
-    step.set("mainstay.usage.estimated", usage.estimated)
-    step.set(Attr.COST_NUSD, call.cost_nusd)
-    step.set(Attr.OUTPUT_MESSAGES, [{"role": "assistant", "content": "".join(call.text)}])
-    if call.finish_reason is not None:
-        step.set(Attr.FINISH_REASONS, [call.finish_reason])
-
-
-async def _checked(run: Run, text: str, policy: Policy, inline: bool) -> Verdict:
-    if inline:
-        return run.deps.guard.check(text, "input", policy)
-    return await asyncio.to_thread(run.deps.guard.check, text, "input", policy)
 
 
 async def ask(call: Call, deps: Deps) -> Final:

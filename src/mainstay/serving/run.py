@@ -4,62 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mainstay.core.errors import MainstayError
 from mainstay.delivery.types import RunnableRelease
+from mainstay.govern.types import LimitScope
 from mainstay.guard.types import Finding, Policy, Verdict
-from mainstay.models import cost_nusd, estimate_usage
-from mainstay.models.types import ChatCall, ChatMessage, Choice, Delta, FinishReason, Target, Usage
+from mainstay.models.collect import Collector
+from mainstay.models.types import ChatCall, ChatMessage, Choice, Delta, FinishReason, Route, Target, Usage
 from mainstay.observe import Metrics, TraceBuilder
 from mainstay.observe.types import Attr
 from mainstay.retrieval.types import Citation, Passage
-from mainstay.serving.admission import Admission
+from mainstay.serving.admission import UNTRACKED
 from mainstay.serving.deps import Deps
+from mainstay.serving.limits.types import Hold
+from mainstay.serving.metering import Meter, message_bodies
+from mainstay.serving.routing.types import Plan
 from mainstay.serving.types import (
     CacheState,
     Call,
+    CostSource,
     Final,
     Grounding,
-    RateState,
     Started,
     citation_body,
     finding_body,
 )
 
-
-class ModelCall:
-    """One call to a provider, metered. A call cut short costs its input and what it said until then."""
-
-    def __init__(self, target: Target, call: ChatCall) -> None:
-        self.target = target
-        self.call = call
-        self.text: list[str] = []
-        self.finish_reason: FinishReason | None = None
-        self.failed_unheard = False
-        self._usage: Usage | None = None
-
-    def take(self, delta: Delta) -> None:
-        if delta.text:
-            self.text.append(delta.text)
-        self.finish_reason = delta.finish_reason or self.finish_reason
-        self._usage = delta.usage or self._usage
-
-    @property
-    def usage(self) -> Usage:
-        """The provider's own count; ours, marked as estimated, when it gave none."""
-        if self._usage is not None:
-            return self._usage
-        if self.failed_unheard:
-            return Usage(0, 0, estimated=True)
-        return estimate_usage(self.call, "".join(self.text))
-
-    @property
-    def cost_nusd(self) -> int | None:
-        if self.failed_unheard:
-            return 0
-        return None if self.target.price is None else cost_nusd(self.usage, self.target.price)
+_OPERATIONS = {
+    "chat": "chat.completions",
+    "completions": "completions",
+    "messages": "messages",
+    "responses": "responses",
+}
 
 
 class Run:
@@ -71,42 +49,66 @@ class Run:
         self.request = call.request
         self.snapshot = deps.snapshots.current
         self.trace = TraceBuilder(
-            f"chat.completions {call.request.model}", trace_id=call.trace_id, parent_id=call.parent_id
+            f"{_OPERATIONS[call.request.surface]} {call.request.model}",
+            trace_id=call.trace_id,
+            parent_id=call.parent_id,
         )
         self._started_s = time.perf_counter()
-        self._target: Target | None = None
+        self._route: Route | None = None
+        self.asked: ChatCall = call.request.call
+        """What is asked of a model: the request's, its messages as the guard lets them go on."""
         self.runnable: RunnableRelease | None = None
-        self.admission: Admission | None = None
-        self.rate: RateState | None = None
+        self.scopes: tuple[LimitScope, ...] = ()
+        self.hold: Hold = UNTRACKED
+        self.plan: Plan | None = None
+        self.meter = Meter(self.trace, lambda: self.elapsed_ms)
         self.cache: CacheState = "bypass"
         self.cache_key: str | None = None
-        self.messages: tuple[ChatMessage, ...] = call.request.messages
-        self.calls: list[ModelCall] = []
+        self.cache_age_s: float | None = None
+        self.promise: asyncio.Future[Final | None] | None = None
+        """Where twins of this request wait for its answer."""
         self.findings: list[Finding] = []
         self.passages: tuple[Passage, ...] = ()
         self.context: dict[int, str] = {}  # passage number → its text as the guard lets it go on
         self.citable: dict[int, Passage] = {}  # passage number → it without what must support nothing
         self.citations: tuple[Citation, ...] = ()
         self.grounding = Grounding()
-        self.shown: list[str] = []
+        self.shown = Collector()
+        self.whole: tuple[Choice, ...] | None = None
+        """The answer, when it did not come as deltas."""
+        self.raw: bytes | None = None
         self.answered_by: str | None = None
-        self.finish_reason: FinishReason = "stop"
+        self.finish_reason: FinishReason | None = None
+        """Set by what replaces a model's words; None: as the model said."""
+        self.model_finished: FinishReason | None = None
+        """Why a model stopped whose words are checked before they are shown."""
         self.refused = False
+        self.dropped: tuple[str, ...] = ()
         self.supported_sentences = 0
         self.scored_sentences = 0
         self._ttft_s: float | None = None
         self._describe_caller()
 
     @property
-    def target(self) -> Target:
-        assert self._target is not None
-        return self._target
+    def route(self) -> Route:
+        assert self._route is not None
+        return self._route
 
-    @target.setter
-    def target(self, target: Target) -> None:
-        self._target = target
-        self.trace.set(Attr.REQUEST_MODEL, target.public_name)
-        self.trace.set(Attr.PROVIDER, target.provider.name)
+    @route.setter
+    def route(self, route: Route) -> None:
+        self._route = route
+        self.trace.set(Attr.REQUEST_MODEL, route.name)
+
+    @property
+    def target(self) -> Target:
+        """Who answers or was asked last; before the first attempt, the route's first."""
+        if self.plan is not None and self.plan.attempts:
+            return self.plan.attempts[-1].target
+        return self.route.targets[0].target
+
+    @property
+    def messages(self) -> tuple[ChatMessage, ...]:
+        return self.asked.messages
 
     @property
     def policy(self) -> Policy | None:
@@ -121,7 +123,7 @@ class Run:
     @property
     def max_tokens(self) -> int | None:
         """What caller and release allow together, before the budget has its say."""
-        asked = self.request.call.max_tokens
+        asked = self.asked.max_tokens
         if self.runnable is None:
             return asked
         limit = self.runnable.generation.max_tokens
@@ -134,45 +136,54 @@ class Run:
     @property
     def cost_nusd(self) -> int | None:
         """Of all calls together; None when the price of any is unknown."""
-        costs = [call.cost_nusd for call in self.calls]
-        return None if any(c is None for c in costs) else sum(c for c in costs if c is not None)
+        return self.meter.cost_nusd
+
+    def show(self, delta: Delta) -> Delta:
+        """Note that the caller reads `delta` now."""
+        if self._ttft_s is None:
+            self._ttft_s = self.elapsed_ms / 1000
+            self.trace.set(Attr.TTFT_MS, round(self._ttft_s * 1000, 3))
+        self.shown.take(delta)
+        return delta
 
     @property
-    def usage(self) -> Usage:
-        """Of all calls together."""
-        all_usage = [call.usage for call in self.calls]
-        return Usage(
-            input_tokens=sum(u.input_tokens for u in all_usage),
-            output_tokens=sum(u.output_tokens for u in all_usage),
-            cached_input_tokens=sum(u.cached_input_tokens for u in all_usage),
-            reasoning_tokens=sum(u.reasoning_tokens for u in all_usage),
-            estimated=any(u.estimated for u in all_usage),
-        )
-
-    def show(self, text: str) -> str:
-        """Note that the caller reads `text` now."""
-        if not self.shown:
-            self._ttft_s = self.elapsed_ms / 1000
-            self.trace.set(Attr.TTFT_MS, round(self.elapsed_ms, 3))
-        self.shown.append(text)
-        return text
+    def has_shown(self) -> bool:
+        return self._ttft_s is not None
 
     def started(self) -> Started:
+        attempts = () if self.plan is None else self.plan.attempts
+        failed = [a for a in attempts if a.error is not None]
+        target = self.target
         return Started(
             trace_id=self.trace.trace_id,
             snapshot_id=self.snapshot.id,
-            model=self.target.public_name,
-            provider=self.target.provider.name,
+            model=target.public_name,
+            provider=target.provider.name,
             release=None if self.runnable is None else _release_label(self.runnable),
             cache=self.cache,
-            rate=self.rate,
+            target=target.public_name
+            if target.credential is None
+            else f"{target.public_name} ({target.credential})",
+            attempts=max(1, len(attempts)),
+            fallback_reason=_code(failed[-1].error) if failed else None,
+            rate=self.hold.rate,
+            token_rate=self.hold.token_rate,
+            budget_remaining_nusd=self.hold.remaining_nusd,
+            soft_exceeded=self.hold.soft_exceeded,
+            cache_age_s=self.cache_age_s,
+            dropped=self.dropped,
         )
+
+    def choices(self) -> tuple[Choice, ...]:
+        found = (self.whole if self.whole is not None else self.shown.choices()) or (Choice(),)
+        reason = self.finish_reason or self.model_finished
+        return found if reason is None else (replace(found[0], finish_reason=reason), *found[1:])
 
     def final(self) -> Final:
         release = None if self.runnable is None else self.runnable.release
         return Final(
-            choices=(Choice(text="".join(self.shown), finish_reason=self.finish_reason),),
-            usage=self.usage,
+            choices=self.choices(),
+            usage=self.meter.usage,
             cost_nusd=self.cost_nusd,
             latency_ms=self.elapsed_ms,
             trace_id=self.trace.trace_id,
@@ -187,32 +198,42 @@ class Run:
             citations=self.citations,
             passages=self.passages,
             guard=tuple(self.findings),
+            response_model=self.meter.model,
+            raw=self.raw,
+            cost_source=self._cost_source(),
+            upstream_ms=self.meter.waited_ms,
         )
+
+    def _cost_source(self) -> CostSource:
+        if self.cost_nusd is None:
+            return "unknown"
+        return "computed" if self.meter.usage.estimated else "provider"
 
     def record(self, final: Final | None, error: BaseException | None) -> None:
         """Hand the finished trace over; never waits and never fails the request."""
-        said = "".join(self.shown) if final is None else final.text
+        choices = final.choices if final is not None else self.choices()
+        said = [body for body in map(_said, choices) if body is not None]
         if said:
-            self.trace.set(Attr.OUTPUT_MESSAGES, [{"role": "assistant", "content": said}])
+            self.trace.set(Attr.OUTPUT_MESSAGES, said)
         if self.findings:
             self.trace.set(Attr.GUARD, [finding_body(f) for f in self.findings])
         self.trace.set(Attr.CACHE, self.cache)
-        if not self.calls:  # no model was asked: nothing was paid, and that is known
+        if not self.meter.calls:  # no model was asked: nothing was paid, and that is known
             self.trace.set(Attr.COST_NUSD, 0)
         if final is not None:
             self._describe_final(final)
         self.deps.sink.record(self.trace.finish(error))
         if self.deps.metrics is not None:
-            self._count(self.deps.metrics, "ok" if error is None else _status(error))
+            self._count(self.deps.metrics, final, "ok" if error is None else _status(error))
 
-    def _count(self, metrics: Metrics, status: str) -> None:
+    def _count(self, metrics: Metrics, final: Final | None, status: str) -> None:
         release = None if self.runnable is None else self.runnable.release
         app = None if release is None else release.app
-        usage = self.usage if self.calls else None
+        usage: Usage | None = self.meter.usage if self.meter.calls else None
         metrics.observe_request(
             app=app,
             release=None if release is None else release.number,
-            model=None if self._target is None else self._target.public_name,
+            model=None if self._route is None else self.target.public_name,
             status=status,
             duration_s=self.elapsed_ms / 1000,
             ttft_s=self._ttft_s,
@@ -221,6 +242,8 @@ class Run:
             cost_nusd=self.cost_nusd,
             cache=self.cache,
         )
+        if final is not None and final.saved_nusd:
+            metrics.observe_saving(app=app, saved_nusd=final.saved_nusd)
         for finding in self.findings:
             metrics.observe_guard(app=app, rail=finding.rail, check=finding.check, action=finding.action)
         if self.scored_sentences:
@@ -231,15 +254,14 @@ class Run:
             )
 
     def _describe_caller(self) -> None:
-        call, request = self.call, self.request
-        self.trace.set(Attr.REQUEST_MODEL, request.model)
-        self.trace.set(Attr.KEY, None if call.key is None else call.key.id)
-        self.trace.set(
-            Attr.USER, request.user or (call.identity.id if call.identity.kind == "user" else None)
-        )
-        self.trace.set(Attr.REPLAY_OF, call.replay_of)
+        call, request, set_ = self.call, self.request, self.trace.set
+        set_(Attr.OPERATION, "chat")
+        set_(Attr.REQUEST_MODEL, request.model)
+        set_(Attr.KEY, None if call.key is None else call.key.id)
+        set_(Attr.USER, request.user or (call.identity.id if call.identity.kind == "user" else None))
+        set_(Attr.REPLAY_OF, call.replay_of)
         conversation = request.metadata.get("conversation_id")
-        self.trace.set(Attr.CONVERSATION, conversation if isinstance(conversation, str) else None)
+        set_(Attr.CONVERSATION, conversation if isinstance(conversation, str) else None)
 
     def describe_messages(self) -> None:
         """Record the messages, as the guard lets them go on: what it masks is not stored either."""
@@ -260,22 +282,32 @@ class Run:
     def _describe_final(self, final: Final) -> None:
         self.trace.set(Attr.ANSWERED_BY, final.answered_by)
         self.trace.set("mainstay.refused", final.refused)
-        self.trace.set(Attr.FINISH_REASONS, [final.finish_reason])
+        self.trace.set(Attr.FINISH_REASONS, [choice.finish_reason for choice in final.choices])
         self.trace.set(Attr.GROUNDED_SHARE, final.grounding.supported_share)
         if final.citations:
             self.trace.set(Attr.CITATIONS, [citation_body(c) for c in final.citations])
+
+
+def _said(choice: Choice) -> dict[str, Any] | None:
+    body: dict[str, Any] = {"role": "assistant", "content": choice.text or choice.refusal}
+    if choice.tool_calls:
+        body["tool_calls"] = [
+            {"id": c.id, "name": c.name, "arguments": c.arguments} for c in choice.tool_calls
+        ]
+    if choice.reasoning:
+        body["reasoning"] = choice.reasoning
+    return body if len(body) > 2 or body["content"] else None
 
 
 def _release_label(runnable: RunnableRelease) -> str:
     return f"{runnable.release.app} r{runnable.release.number}"
 
 
+def _code(error: BaseException | None) -> str | None:
+    return error.code if isinstance(error, MainstayError) else None
+
+
 def _status(error: BaseException) -> str:
     if isinstance(error, MainstayError):
         return error.code
     return "cancelled" if isinstance(error, asyncio.CancelledError | GeneratorExit) else "internal_error"
-
-
-def message_bodies(messages: Sequence[ChatMessage]) -> list[Any]:
-    bodies: list[Mapping[str, str]] = [{"role": m.role, "content": m.content} for m in messages]
-    return list(bodies)

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mainstay.core.clock import Clock, now_us
+from mainstay.core.content import digest_json
 from mainstay.core.errors import Unauthenticated
 from mainstay.delivery.types import RunnableRelease
 from mainstay.govern import identity_of
-from mainstay.govern.types import ApiKey, Identity
+from mainstay.govern.types import ApiKey, Identity, LimitScope
+from mainstay.guard import policy_body
 from mainstay.guard.types import Policy
 
 log = logging.getLogger(__name__)
@@ -35,10 +37,21 @@ class ServingSnapshot:
     runnables: Mapping[str, RunnableRelease] = field(default_factory=dict)
     models: tuple[str, ...] = ()
     default_policy: Policy | None = None
+    policy_digest: str = ""
+    key_scopes: Mapping[str, tuple[LimitScope, ...]] = field(default_factory=dict)
+    app_scopes: Mapping[str, LimitScope] = field(default_factory=dict)
 
     def resolve(self, name: str) -> RunnableRelease | None:
         """The release behind an app's name; None when no app is called so."""
         return self.runnables.get(name)
+
+    def scopes_of(self, key: ApiKey | None, app: str | None) -> tuple[LimitScope, ...]:
+        """Everything with limits that a request falls under: the key's own scopes, and the app's."""
+        scopes = () if key is None else self.key_scopes.get(key.id)
+        if scopes is None:  # the snapshot was swapped since the caller was identified: its own limits hold
+            scopes = () if key is None or key.limits.unlimited else (_own_scope(key),)
+        of_app = self.app_scopes.get(app) if app is not None else None
+        return scopes if of_app is None else (*scopes, of_app)
 
     def key_of(self, identity: Identity) -> ApiKey | None:
         """The key that this caller is, with its limits; None for people and for keys no longer served."""
@@ -57,16 +70,34 @@ class ServingSnapshot:
         return found
 
 
+def _own_scope(key: ApiKey) -> LimitScope:
+    return LimitScope("key", key.id, key.name, key.limits)
+
+
 def build_snapshot(
     change_counter: int,
     keys: Iterable[ApiKey],
     runnables: Mapping[str, RunnableRelease],
     models: Iterable[str],
     default_policy: Policy | None = None,
+    scopes: Callable[[ApiKey], tuple[LimitScope, ...]] = lambda _: (),
+    app_scopes: Mapping[str, LimitScope] | None = None,
 ) -> ServingSnapshot:
-    """A snapshot of what the stores give; read the change counter before the stores."""
-    by_hash = {key.token_hash: (key, identity_of(key)) for key in keys}
-    return ServingSnapshot(f"s{change_counter}", by_hash, dict(runnables), tuple(models), default_policy)
+    """A snapshot of what the stores give; read the change counter before the stores.
+
+    `scopes` says which limits a key's requests fall under.
+    """
+    found = list(keys)
+    return ServingSnapshot(
+        id=f"s{change_counter}",
+        keys={key.token_hash: (key, identity_of(key)) for key in found},
+        runnables=dict(runnables),
+        models=tuple(models),
+        default_policy=default_policy,
+        policy_digest="" if default_policy is None else digest_json(policy_body(default_policy)),
+        key_scopes={key.id: scopes(key) for key in found},
+        app_scopes=dict(app_scopes or {}),
+    )
 
 
 def may_use(key: ApiKey | None, name: str) -> bool:

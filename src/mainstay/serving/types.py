@@ -12,6 +12,9 @@ from mainstay.guard.types import Finding
 from mainstay.models.types import ChatCall, ChatMessage, Choice, Delta, FinishReason, Usage
 from mainstay.retrieval.types import Citation, Passage
 
+CostSource = Literal["provider", "computed", "unknown", "cache"]
+"""Of token counts behind a cost: the provider's own, ours (it gave none or was cut off), or nobody's."""
+
 CacheState = Literal["hit", "miss", "bypass"]
 CacheWish = Literal["release", "use", "skip"]
 """`release`: as the release says; `use` and `skip`: the caller asked for or against the cache."""
@@ -48,7 +51,11 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request and who makes it. `key` is None for people and for commands: no budget applies."""
+    """One request and who makes it. `key` is None for people and for commands: none of a key's limits applies.
+
+    `deadline_s` bounds everything done for the request; None: as the route or release says. `client_retry`
+    counts how often the client's SDK has sent it before. `cache_max_age_s`: older answers are not wanted.
+    """
 
     request: ChatRequest
     identity: Identity
@@ -57,11 +64,14 @@ class Call:
     parent_id: str | None = None
     replay_of: str | None = None
     cache: CacheWish = "release"
+    cache_max_age_s: float | None = None
+    deadline_s: float | None = None
+    client_retry: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RateState:
-    """What is left of a key's requests per minute; `reset_s` until all of it is back."""
+    """What is left of a limit per minute, of requests or tokens; `reset_s` until all of it is back."""
 
     limit: int
     remaining: int
@@ -92,7 +102,16 @@ class Started:
     provider: str
     release: str | None
     cache: CacheState
+    target: str | None = None
+    attempts: int = 1
+    fallback_reason: str | None = None
     rate: RateState | None = None
+    token_rate: RateState | None = None
+    budget_remaining_nusd: int | None = None
+    soft_exceeded: tuple[str, ...] = ()
+    cache_age_s: float | None = None
+    dropped: tuple[str, ...] = ()
+    """Fields of the request that no target needs to know and that were left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +141,11 @@ class Final:
     guard: tuple[Finding, ...] = ()
     response_model: str | None = None
     raw: bytes | None = None
+    cost_source: CostSource = "provider"
+    saved_nusd: int | None = None
+    """What the answer cost when it was made, if it came from the cache."""
+    upstream_ms: float = 0.0
+    """How long models were waited for; `latency_ms` less this is the gateway's own."""
 
     @property
     def text(self) -> str:
@@ -143,6 +167,7 @@ class Final:
             "answered_by": self.answered_by,
             "cost_nusd": self.cost_nusd,
             "cost_usd": None if self.cost_nusd is None else usd_text(self.cost_nusd),
+            "cost_source": self.cost_source,
             "latency_ms": round(self.latency_ms, 3),
             "cache": self.cache,
             "refused": self.refused,

@@ -1,5 +1,17 @@
 """The wire formats that clients speak, each a reader of requests and a renderer of answers in the normal form."""
 
-from mainstay.serving.surfaces.types import Ids, StreamRenderer, Surface
+from collections.abc import Mapping
 
-__all__ = ["Ids", "StreamRenderer", "Surface"]
+from mainstay.serving.surfaces.chat import ChatSurface
+from mainstay.serving.surfaces.responses import ResponsesSurface
+from mainstay.serving.surfaces.types import Ids, StreamRenderer, Surface
+from mainstay.serving.types import SurfaceName
+
+SURFACES: Mapping[SurfaceName, Surface] = {
+    "chat": ChatSurface(),
+    "responses": ResponsesSurface(),
+    "completions": ChatSurface(),
+    "messages": ChatSurface(),
+}
+
+__all__ = ["SURFACES", "Ids", "StreamRenderer", "Surface"]

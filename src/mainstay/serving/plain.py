@@ -1,0 +1,55 @@
+"""A plain model: steps 6 and 7 fall away; what is left is the call, and the output rail of the default policy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+from mainstay.models.types import Delta
+from mainstay.serving.output_rail import guard_stream, guard_whole
+from mainstay.serving.preparing import dropped_fields, preparer
+from mainstay.serving.routing.types import Plan
+from mainstay.serving.run import Run
+from mainstay.serving.structured import emulated
+
+
+async def plain_answer(run: Run) -> AsyncGenerator[Delta, None]:
+    """Deltas as they come; nothing when the answer is whole (`run.whole`)."""
+    plan = run.plan
+    assert plan is not None
+    run.dropped = dropped_fields(run.asked, run.route.targets[0].target)
+    guarded = run.policy is not None and bool(run.policy.rails.get("output"))
+    if emulation := emulated(run.asked, run.route):
+        plan.needs -= {"json_schema"}
+        await emulation.answer(run, plan)
+        if run.policy is not None and guarded:
+            await guard_whole(run, run.policy)
+    elif not run.request.stream:
+        await _whole(run, plan)
+        if run.policy is not None and guarded:
+            await guard_whole(run, run.policy)
+    else:
+        async with aclosing(_streamed(run, plan)) as deltas:
+            relayed = guard_stream(run, run.policy, deltas) if run.policy is not None and guarded else deltas
+            async with aclosing(relayed):
+                async for delta in relayed:
+                    yield delta
+
+
+async def _whole(run: Run, plan: Plan) -> None:
+    completion = await run.deps.dispatcher.complete(plan, preparer(run, run.asked), run.meter)
+    run.whole = completion.choices
+    run.raw = completion.raw if run.asked.source_format == run.target.provider.wire_format else None
+
+
+async def _streamed(run: Run, plan: Plan) -> AsyncGenerator[Delta, None]:
+    meter = run.meter
+    stream = run.deps.dispatcher.stream(plan, preparer(run, run.asked), meter)
+    relays_raw: bool | None = None
+    async with aclosing(stream):
+        async for delta in stream:
+            meter.current.take(delta)
+            if relays_raw is None:
+                relays_raw = run.asked.source_format == run.target.provider.wire_format
+            yield delta if relays_raw or delta.raw is None else replace(delta, raw=None)
