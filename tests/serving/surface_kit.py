@@ -12,7 +12,7 @@ import openai
 from hypothesis import strategies as st
 
 from mainstay.models.collect import Collector
-from mainstay.models.types import Delta, Thinking, ToolCallDelta, Usage
+from mainstay.models.types import Delta, FinishReason, Thinking, ToolCallDelta, Usage
 from mainstay.serving.surfaces import Ids, StreamRenderer
 from mainstay.serving.types import Final, Started
 
@@ -88,17 +88,18 @@ _KEYS = st.dictionaries(st.text(max_size=4), st.one_of(st.integers(-9, 9), st.te
 
 
 @st.composite
-def _blocks(draw: st.DrawFn) -> list[Delta]:
-    kind = draw(st.sampled_from(["text", "reasoning", "thinking", "redacted"]))
+def _blocks(draw: st.DrawFn, thinking: str) -> list[Delta]:
+    """One block of text, or of thinking: shown only, or finished with what vouches for it."""
     words = draw(st.lists(_WORDS, min_size=1, max_size=3))
-    if kind == "text":
+    if draw(st.booleans()):
         return [Delta(text=word) for word in words]
-    if kind == "redacted":
+    if thinking == "shown":
+        return [Delta(reasoning=word) for word in words]
+    if draw(st.booleans()):
         return [Delta(thinking=Thinking(encrypted=draw(st.text("abc=", min_size=1, max_size=5))))]
-    said = [Delta(reasoning=word) for word in words]
-    if kind == "thinking":
-        said.append(Delta(thinking=Thinking("".join(words), signature=draw(st.text("xyz=", min_size=1)))))
-    return said
+    signature = draw(st.text("xyz=", min_size=1, max_size=5))
+    finished = Delta(thinking=Thinking("".join(words), signature=signature))
+    return [*(Delta(reasoning=word) for word in words), finished]
 
 
 @st.composite
@@ -123,7 +124,9 @@ def _tool_calls(draw: st.DrawFn) -> list[Delta]:
 @st.composite
 def answers(draw: st.DrawFn) -> list[Delta]:
     """Any answer of one choice: thinking and text in any order, then tool calls, then a finish reason."""
-    said = [delta for block in draw(st.lists(_blocks(), max_size=4)) for delta in block]
+    thinking = draw(st.sampled_from(["shown", "signed"]))
+    said = [delta for block in draw(st.lists(_blocks(thinking), max_size=4)) for delta in block]
     calls = draw(_tool_calls())
-    reason = "tool_calls" if calls else draw(st.sampled_from(["stop", "length", "content_filter"]))
+    reasons: list[FinishReason] = ["stop", "length", "content_filter"]
+    reason: FinishReason = "tool_calls" if calls else draw(st.sampled_from(reasons))
     return [*said, *calls, Delta(finish_reason=reason)]

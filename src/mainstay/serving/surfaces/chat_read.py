@@ -22,7 +22,7 @@ from mainstay.serving.surfaces.chat_tools import (
 )
 from mainstay.serving.types import ChatRequest
 
-_ROUTING: Final = frozenset(
+ROUTING: Final = frozenset(
     {"models", "fallbacks", "route", "provider", "preset", "plugins", "web_search_options"}
 )
 """Fields of some vendors that put another model behind the name, or charge for more than tokens."""
@@ -38,7 +38,7 @@ def read_chat_request(body: Mapping[str, Any]) -> ChatRequest:
     for name, value in body.items():
         if value is None:
             continue
-        if (reader := _CALL_FIELDS.get(name)) is not None:
+        if (reader := CALL_FIELDS.get(name)) is not None:
             fields[name] = reader(value, name)
         elif (reader := _REQUEST_FIELDS.get(name)) is not None:
             asked[name] = reader(value, name)
@@ -124,7 +124,7 @@ def _stop(value: Any, where: str) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _stream_options(value: Any, where: str) -> bool:
+def stream_options(value: Any, where: str) -> bool:
     wanted = common.mapping(value, where).get("include_usage")
     return False if wanted is None else common.flag(wanted, f"{where}.include_usage")
 
@@ -151,7 +151,7 @@ def _top_k(value: Any, where: str) -> int | None:
     return top_k if top_k > 0 else None
 
 
-def _refuse_routing(value: Any, where: str) -> None:
+def refuse_routing(value: Any, where: str) -> None:
     raise BadField(where, "is not supported: the model's name says who answers.", fix=f"Leave {where} out.")
 
 
@@ -160,7 +160,7 @@ def _refuse_audio(value: Any, where: str) -> None:
         raise BadField(where, "answers are text only.", fix=f"Leave {where} out.")
 
 
-_CALL_FIELDS: Final[Mapping[str, common.Reader]] = {
+CALL_FIELDS: Final[Mapping[str, common.Reader]] = {
     "messages": read_messages,
     "max_tokens": common.whole_number(1),
     "max_completion_tokens": common.whole_number(1),
@@ -187,11 +187,11 @@ _CALL_FIELDS: Final[Mapping[str, common.Reader]] = {
 _REQUEST_FIELDS: Final[Mapping[str, common.Reader]] = {
     "model": common.model_name,
     "stream": common.flag,
-    "stream_options": _stream_options,
+    "stream_options": stream_options,
     "metadata": common.mapping,
 }
 _REFUSED: Final[Mapping[str, Callable[[Any, str], None]]] = {
-    **dict.fromkeys(_ROUTING, _refuse_routing),
+    **dict.fromkeys(ROUTING, refuse_routing),
     "modalities": _refuse_audio,
     "audio": _refuse_audio,
 }

@@ -89,6 +89,7 @@ class ChatStream:
 
     def _relay(self, delta: Delta, raw: bytes) -> bytes:
         self._spoken.add(delta.index)
+        self._called.update((delta.index, piece.index) for piece in delta.tool_calls)
         if delta.finish_reason is not None:
             earlier, self._held = self._held, raw
             self._finished.add(delta.index)
