@@ -1,0 +1,25 @@
+"""Limits: rates, concurrent requests and budgets of every scope a request falls under, all or nothing.
+
+`MemoryLimiter` keeps them in one process with a `Journal`; `RedisLimiter` shares them among many.
+"""
+
+from mainstay.serving.limits.headers import limit_headers, refusal_headers
+from mainstay.serving.limits.journal import Journal
+from mainstay.serving.limits.memory import MemoryLimiter
+from mainstay.serving.limits.redis import RedisLimiter
+from mainstay.serving.limits.types import Ask, BudgetState, Hold, Limiter
+from mainstay.serving.limits.windows import Window, window_at
+
+__all__ = [
+    "Ask",
+    "BudgetState",
+    "Hold",
+    "Journal",
+    "Limiter",
+    "MemoryLimiter",
+    "RedisLimiter",
+    "Window",
+    "limit_headers",
+    "refusal_headers",
+    "window_at",
+]

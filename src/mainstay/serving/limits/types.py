@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,12 +15,14 @@ class Ask:
     """What one request needs at most: tokens (input ceiling and output limit) and nano-dollars.
 
     `least_nusd`: the worst case of the shortest answer still of use. None for both amounts: the price is
-    unknown, which any hard budget refuses.
+    unknown, which any hard budget refuses. `max_tokens_within` tells, for a refusal, how many output tokens an
+    amount of nano-dollars pays for (0 or None: not even one).
     """
 
     tokens: int
     wanted_nusd: int | None
     least_nusd: int | None
+    max_tokens_within: Callable[[int], int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,51 @@
+"""Amounts per minute by the generic cell rate algorithm (GCRA, ITU-T I.371 annex A), as a continuous-state leaky
+bucket: one number a limit, no timers.
+
+A scope may use its whole minute at once; what it used drains evenly over the following minute. Whatever was
+given back, from the first request on no more than `limit * (1 + minutes)` is used.
+"""
+
+from __future__ import annotations
+
+from mainstay.core.clock import US_PER_S
+from mainstay.serving.types import RateState
+
+MINUTE_US = 60 * US_PER_S
+
+
+class Meter:
+    """What is used of one limit. `used` is in units times a minute's microseconds, so that it drains exactly."""
+
+    __slots__ = ("at_us", "capacity", "limit", "since_us", "used")
+
+    def __init__(self, limit: int, now_us: int) -> None:
+        self.used = 0
+        self.at_us = self.since_us = now_us
+        self.set_limit(limit)
+
+    def set_limit(self, limit: int) -> None:
+        self.limit = limit
+        self.capacity = limit * MINUTE_US
+
+    def drain(self, now_us: int) -> int:
+        """Brings `used` up to date. A clock set back drains nothing, and locks nobody out for it."""
+        elapsed = now_us - self.at_us
+        self.at_us = now_us
+        if elapsed > 0:
+            used = self.used - elapsed * self.limit
+            self.used = used if used > 0 else 0
+        return self.used
+
+    def give_back(self, amount: int, now_us: int) -> None:
+        """`amount` may be negative: more was used than was taken."""
+        used = self.drain(now_us) - amount * MINUTE_US
+        self.used = used if used > 0 else 0
+
+    def wait_us(self, amount: int) -> int:
+        """After `drain`: how long until `amount` more fits; at most 0 when it fits now."""
+        return -((self.capacity - self.used - amount * MINUTE_US) // self.limit)
+
+    def state(self) -> RateState:
+        """After `drain`."""
+        remaining = (self.capacity - self.used) // MINUTE_US
+        return RateState(self.limit, max(0, remaining), self.used / self.limit / US_PER_S)
