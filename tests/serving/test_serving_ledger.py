@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mainstay.core.errors import Conflict
-from mainstay.govern.types import ApiKey
+from mainstay.govern.types import ApiKey, Budget, Limits
 from mainstay.serving.errors import BudgetInFlight, InsufficientQuota, RateLimited, RequestExceedsBudget
 from mainstay.serving.journal import Journal
 from mainstay.serving.ledger import Hold, Ledger
@@ -28,9 +28,9 @@ NOV_24_US = 1_795_478_400_000_000  # 2026-11-24T00:00:00Z
 def api_key(
     budget_nusd: int | None = 1000, window: str = "month", rpm: int | None = None, id: str = "key_a"
 ) -> ApiKey:
-    return ApiKey(
-        id, "a", "ms-a", "hash", "developer", None, frozenset(), budget_nusd, window, rpm, 0, None, None
-    )  # type: ignore[arg-type]
+    budgets = () if budget_nusd is None else (Budget(budget_nusd, window),)  # type: ignore[arg-type]
+    limits = Limits(requests_per_minute=rpm, budgets=budgets)
+    return ApiKey(id, "a", "ms-a", "hash", "developer", None, frozenset(), limits, 0, None, None)
 
 
 def state(ledger: Ledger, key: ApiKey) -> tuple[int, int]:

@@ -106,6 +106,8 @@ def paths(world: World) -> dict[str, str]:
         "document": f"/documents/{citation['version_id']}?start={citation['start']}&end={citation['end']}#cited",
         "evaluations": "/evaluations",
         "spend": "/spend",
+        "budgets": "/budgets",
+        "limits": f"/budgets?of=team:{world.services.teams.list()[0].id}",
         "audit": "/audit",
         "people": "/people",
         "help": "/help",

@@ -12,6 +12,7 @@ import pytest
 from web_world import EMAILS, PASSWORD, QUESTIONS, ClientFor, World, csrf_of, post
 
 from mainstay.core.errors import Unauthenticated
+from mainstay.govern import Budget, Limits
 from mainstay.knowledge import FolderSource
 from mainstay.web import SESSION_COOKIE
 
@@ -54,7 +55,8 @@ def test_a_new_keys_token_is_shown_once_and_works(client: ClientFor, world: Worl
     key = next(
         k for k in world.services.keys.active() if k.token_hash == world.services.keys.hash_token(token)
     )
-    assert (key.models, key.budget_nusd) == (("handbook-bot", "acme/chat"), 2_500_000_000)
+    assert key.models == ("handbook-bot", "acme/chat")
+    assert key.limits == Limits(budgets=(Budget(2_500_000_000, "month"),))
     page = visitor.get("/people").text
     assert token not in page
     assert "report &lt;b&gt;" in page

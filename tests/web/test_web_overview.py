@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 from markupsafe import Markup
 from starlette.testclient import TestClient
-from web_world import HOUR_NS, PASSWORD, World, build_world
+from web_world import HOUR_NS, PASSWORD, USD, World, build_world, spend, team_scope
 
 from mainstay.core.clock import now_us
 from mainstay.core.ids import new_span_id, new_trace_id
-from mainstay.govern.types import ApiKey
+from mainstay.govern import Budget, Limits, LimitScope
+from mainstay.govern.types import ApiKey, BudgetWindow
 from mainstay.observe import Attr, Span
 from mainstay.services import close_services
 from mainstay.web import SESSION_COOKIE, formats
 from mainstay.web.changes import Earlier, difference, points, relative
 
 DAY_BEFORE = Earlier("in the 24 hours before", "not measured then")
-USD = 1_000_000_000
 
 
 @pytest.fixture
@@ -63,10 +63,19 @@ def record(world: World, hours_ago: float, **given: Any) -> None:
     )
 
 
-def spend_on(world: World, name: str, budget_nusd: int, spent_nusd: int, **given: Any) -> ApiKey:
-    key, _ = world.services.keys.create(world.actor, name, budget_nusd=budget_nusd, **given)
-    ledger = world.services.deps.ledger
-    ledger.settle(ledger.reserve(key, spent_nusd, spent_nusd), spent_nusd)
+def spend_on(
+    world: World,
+    name: str,
+    budget_nusd: int,
+    spent_nusd: int,
+    *,
+    window: BudgetWindow = "month",
+    hard: bool = True,
+    **given: Any,
+) -> ApiKey:
+    limits = Limits(budgets=(Budget(budget_nusd, window, hard),))
+    key, _ = world.services.keys.create(world.actor, name, limits=limits, **given)
+    spend(world, spent_nusd, LimitScope("key", key.id, name, limits))
     return key
 
 
@@ -145,7 +154,7 @@ def test_a_change_has_a_direction_a_size_and_a_meaning(shown: Markup, text: str)
 
 def test_spend_shows_what_each_key_has_spent_of_its_budget(quiet: World, visitor: TestClient) -> None:
     spend_on(quiet, "web <shop>", 25 * USD, 420_000_000)
-    spend_on(quiet, "night report", 2 * USD, 1_700_000_000, budget_window="day")
+    spend_on(quiet, "night report", 2 * USD, 1_700_000_000, window="day")
     gone = spend_on(quiet, "old notebook", USD, USD)
     quiet.services.keys.revoke(quiet.actor, gone.id)
     quiet.services.keys.create(quiet.actor, "unlimited")
@@ -154,17 +163,17 @@ def test_spend_shows_what_each_key_has_spent_of_its_budget(quiet: World, visitor
 
     rows = re.findall(r'<th scope="row" class="full">(.+?)</th><td data-label="Spent">(.+?)</td>', page)
     assert [(name, Markup(text).striptags()) for name, text in rows] == [
-        ("night report", "$1.70 of $2 today nearly spent"),
-        ("web &lt;shop&gt;", "$0.42 of $25 this month"),
+        ("key night report", "$1.70 of $2 today nearly spent"),
+        ("key web &lt;shop&gt;", "$0.42 of $25 this month"),
     ]
 
 
 def test_a_key_near_its_budgets_end_is_told_on_the_overview(quiet: World, visitor: TestClient) -> None:
     spend_on(quiet, "plenty", 10 * USD, 7 * USD)
-    assert "budget" not in visitor.get("/").text
+    assert "of its budget" not in visitor.get("/").text
 
     spend_on(quiet, "little", 10 * USD, 8 * USD)
-    spend_on(quiet, "nothing", 10 * USD, 10 * USD, budget_window="total")
+    spend_on(quiet, "nothing", 10 * USD, 10 * USD, window="total")
 
     page = Markup(visitor.get("/").text).unescape()
     assert "The key “little” has spent 80 % of its budget: $8.00 of $10 this month." in page
@@ -173,18 +182,37 @@ def test_a_key_near_its_budgets_end_is_told_on_the_overview(quiet: World, visito
     assert "plenty" not in page
 
 
+def test_a_spent_soft_budget_and_a_teams_are_told_on_the_overview(quiet: World, visitor: TestClient) -> None:
+    spend_on(quiet, "soft", 10 * USD, 11 * USD, hard=False)
+    team = quiet.services.teams.create(quiet.actor, "support")
+    limits = quiet.services.limits.set(
+        quiet.actor, "team", team.id, Limits(budgets=(Budget(10 * USD, "week"),))
+    )
+    spend(quiet, 9 * USD, team_scope(team, limits))
+
+    page = Markup(visitor.get("/").text).unescape()
+
+    assert "The key “soft” has spent its soft budget ($11.00 of $10 this month); nothing is refused." in page
+    assert "The team “support” has spent 90 % of its budget: $9.00 of $10 this week." in page
+
+
 def test_an_apps_cost_stands_beside_the_budgets_of_the_keys_that_may_ask_it(
     quiet: World, visitor: TestClient
 ) -> None:
     record(quiet, 0)
     spend_on(quiet, "web", 10 * USD, 1 * USD, models=("shop-bot",))
     spend_on(quiet, "any", 20 * USD, 2 * USD)
-    spend_on(quiet, "daily", 5 * USD, 500_000_000, models=("shop-*",), budget_window="day")
+    spend_on(quiet, "daily", 5 * USD, 500_000_000, models=("shop-*",), window="day")
     spend_on(quiet, "other", 90 * USD, 9 * USD, models=("other-bot",))
 
     page = visitor.get("/").text
 
     assert "keys: $0.50 of $5 today, $3.00 of $30 this month" in page
+
+    own = Limits(budgets=(Budget(50 * USD, "week"), Budget(40 * USD, "week", hard=False)))
+    quiet.services.limits.set(quiet.actor, "app", "shop-bot", own)
+    spend(quiet, 4 * USD, LimitScope("app", "shop-bot", "shop-bot", own))
+    assert "app: $4.00 of $50 this week; keys: $0.50" in visitor.get("/").text
 
 
 def test_the_audit_log_is_verified_when_asked_and_says_when(quiet: World, visitor: TestClient) -> None:

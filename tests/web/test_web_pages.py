@@ -51,6 +51,8 @@ def example_path(route: APIRoute, world: World) -> str:
         "run_id": world.services.evaluations.runs()[0].id,
         "user_id": "user_unknown",
         "key_id": "key_unknown",
+        "team_id": "team_unknown",
+        "project_id": "project_unknown",
         "path:path": "no-such-page",
     }
     return re.sub(r"{([^}]+)}", lambda m: values[m[1]], route.path)

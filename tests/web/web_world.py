@@ -28,7 +28,7 @@ from mainstay.core.config import load_settings
 from mainstay.core.ids import new_trace_id
 from mainstay.delivery import load_project
 from mainstay.evaluate import load_dataset
-from mainstay.govern import Identity, local_identity
+from mainstay.govern import Budget, Identity, Limits, LimitScope, Team, local_identity
 from mainstay.knowledge import FolderSource, Library
 from mainstay.models import UnknownModel
 from mainstay.models.types import ChatCall, ChatMessage, Delta, Price, Target, Usage
@@ -36,6 +36,7 @@ from mainstay.observe import Span, TraceStore
 from mainstay.retrieval.types import Passage, RetrievalSettings, Retrieved
 from mainstay.services import Services, build_services, close_services, evaluate_app
 from mainstay.serving import ask
+from mainstay.serving.limits.types import Ask
 from mainstay.serving.types import Call, ChatRequest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "handbook"
@@ -52,6 +53,7 @@ EMAILS = {"admin": "ada@example.org", "developer": "dev@example.org", "viewer": 
 ClientFor = Callable[[str | None], TestClient]
 """Makes a client signed in with a role; None: nobody."""
 
+USD = 1_000_000_000
 HOUR_NS = 3_600_000_000_000
 QUESTIONS = (
     "How soon must a near miss be reported to the control room?",
@@ -289,15 +291,39 @@ def add_traffic(world: World) -> None:
 
 
 def add_keys(world: World) -> None:
-    keys = world.services.keys
-    shop, _ = keys.create(
-        world.actor, "web shop", models=("handbook-bot",), budget_nusd=25_000_000_000, requests_per_minute=60
+    keys, parts = world.services.keys, world.services
+    team = parts.teams.create(world.actor, "support")
+    project = parts.projects.create(world.actor, "web shop", team.id)
+    own = Limits(
+        requests_per_minute=60, budgets=(Budget(25 * USD, "month"), Budget(20 * USD, "month", False))
     )
-    ledger = world.services.deps.ledger
-    ledger.settle(ledger.reserve(shop, 21_100_000_000, 0), 21_100_000_000)
-    keys.create(world.actor, "night report", role="viewer", budget_nusd=2_000_000_000, budget_window="day")
+    shop, _ = keys.create(
+        world.actor, "web shop", models=("handbook-bot",), limits=own, project_id=project.id
+    )
+    of_team = Limits(
+        tokens_per_minute=100_000, budgets=(Budget(500 * USD, "month"), Budget(30 * USD, "week"))
+    )
+    parts.limits.set(world.actor, "team", team.id, of_team)
+    parts.limits.set(world.actor, "app", "handbook-bot", Limits(concurrent_requests=8))
+    spend(world, 21_100_000_000, LimitScope("key", shop.id, shop.name, own), team_scope(team, of_team))
+    day = Limits(budgets=(Budget(2 * USD, "day"),))
+    keys.create(world.actor, "night report", role="viewer", limits=day)
     old, _ = keys.create(world.actor, "old notebook")
     keys.revoke(world.actor, old.id)
+
+
+def team_scope(team: Team, limits: Limits) -> LimitScope:
+    return LimitScope("team", team.id, team.name, limits)
+
+
+def spend(world: World, nusd: int, *scopes: LimitScope) -> None:
+    """As a request that falls under these scopes does."""
+
+    async def run() -> None:
+        limiter = world.services.deps.limiter
+        limiter.settle(await limiter.reserve(scopes, Ask(0, nusd, 0)), nusd, 0)
+
+    _in_a_thread(run())
 
 
 def add_evaluations(world: World) -> None:

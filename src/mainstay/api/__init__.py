@@ -2,16 +2,21 @@
 
 from fastapi import APIRouter
 
-from mainstay.api import apps, evaluations, health, knowledge, people, traces
+from mainstay.api import apps, evaluations, health, knowledge, limits, people, traces
 from mainstay.api.access import API_ROUTE_CLASS, Access
 
 
 def router() -> APIRouter:
     """Every control-plane route; each declares the permission it needs (`Access`)."""
     whole = APIRouter(route_class=API_ROUTE_CLASS)
-    for part in (health, apps, knowledge, traces, evaluations, people):
+    for part in (health, apps, knowledge, traces, evaluations, people, limits):
         whole.include_router(part.router)
     return whole
 
 
-__all__ = ["Access", "router"]
+def health_router() -> APIRouter:
+    """Only what watches a process: health, readiness, metrics."""
+    return health.router
+
+
+__all__ = ["Access", "health_router", "router"]

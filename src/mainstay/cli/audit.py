@@ -68,9 +68,11 @@ def list_entries(
 
 
 def known_names(stores: Stores) -> dict[str, str]:
-    """What people call the ids of users and keys: the e-mail address, the key's name beside its id."""
+    """What people call an id: a user's e-mail address, a key's name beside its id, `team support`."""
     users = {user.id: user.email for user in stores.users.list()}
-    return users | {key.id: f"{key.name} ({key.id})" for key in stores.keys.list()}
+    keys = {key.id: f"{key.name} ({key.id})" for key in stores.keys.list()}
+    teams = {team.id: f"team {team.name}" for team in stores.teams.list()}
+    return users | keys | teams | {p.id: f"project {p.name}" for p in stores.projects.list()}
 
 
 def what_happened(detail: Mapping[str, object]) -> str:

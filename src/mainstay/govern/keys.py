@@ -1,29 +1,28 @@
-"""API keys: virtual keys with a role, allowed models, document groups, a budget and a rate limit."""
+"""API keys: virtual keys with a role, allowed models, document groups, owners and limits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import replace
 
 import sqlalchemy as sa
 
 from mainstay.core.clock import Clock, now_us
 from mainstay.core.database import Database, bump_change_counter
-from mainstay.core.errors import InvalidInput, NotFound
+from mainstay.core.errors import Conflict, InvalidInput, NotFound
 from mainstay.core.ids import new_id
 from mainstay.core.secret import Secret, keyed_hash, random_token
 from mainstay.govern import store
 from mainstay.govern.audit import append_audit
+from mainstay.govern.limits import checked, limits_to_json
 from mainstay.govern.permissions import ROLE_PERMISSIONS, refuse_escalation
-from mainstay.govern.types import ApiKey, Identity, Role
+from mainstay.govern.teams import require_owners
+from mainstay.govern.types import UNLIMITED, ApiKey, Identity, Limits, Role
 
 TOKEN_PREFIX = "ms-"  # noqa: S105  (what secret scanners look for, not a secret)
 _PREFIX_SHOWN = len(TOKEN_PREFIX) + 6
 
-REQUESTS_PER_MINUTE_MAX = 10_000_000
 YEAR_9999_US = 253_370_764_800_000_000
-
-BudgetWindow = Literal["day", "month", "total"]
 
 
 def identity_of(key: ApiKey) -> Identity:
@@ -51,12 +50,16 @@ class KeyStore:
         role: Role = "viewer",
         models: Sequence[str] | None = None,
         groups: frozenset[str] = frozenset(),
-        budget_nusd: int | None = None,
-        budget_window: BudgetWindow = "month",
-        requests_per_minute: int | None = None,
+        limits: Limits = UNLIMITED,
+        user_id: str | None = None,
+        team_id: str | None = None,
+        project_id: str | None = None,
         expires_at_us: int | None = None,
     ) -> tuple[ApiKey, Secret]:
-        """A new key and its token, which is shown this once. Raises InvalidInput, PermissionDenied."""
+        """A new key and its token, which is shown this once.
+
+        Raises InvalidInput, PermissionDenied; NotFound for an owner that is not there.
+        """
         token, now = random_token(TOKEN_PREFIX), self._clock()
         key = ApiKey(
             id=new_id("key"),
@@ -66,16 +69,19 @@ class KeyStore:
             role=role,
             models=None if models is None else tuple(models),
             groups=groups,
-            budget_nusd=budget_nusd,
-            budget_window=budget_window,
-            requests_per_minute=requests_per_minute,
+            limits=checked(limits),
             created_at_us=now,
             expires_at_us=expires_at_us,
             revoked_at_us=None,
+            user_id=user_id,
+            team_id=team_id,
+            project_id=project_id,
         )
         _check(key)
         refuse_escalation(actor, role)
         with self._db.begin() as connection:
+            store.lock_audit(connection)  # nobody deletes its team or project meanwhile
+            require_owners(connection, user_id, team_id, project_id)
             store.insert_key(connection, key, actor.id)
             append_audit(connection, actor, "key.created", key.id, _facts(key), at_us=now)
             bump_change_counter(connection)
@@ -93,6 +99,30 @@ class KeyStore:
         with self._db.read() as connection:
             return store.select_keys(connection, column.revoked_at_us.is_(None), unexpired)
 
+    def assign(
+        self,
+        actor: Identity,
+        key_id: str,
+        *,
+        user_id: str | None,
+        team_id: str | None,
+        project_id: str | None,
+    ) -> ApiKey:
+        """Say anew whom a key belongs to; None: to nobody. Raises NotFound, and Conflict for a revoked key."""
+        owners = {"user_id": user_id, "team_id": team_id, "project_id": project_id}
+        with self._db.begin() as connection:
+            store.lock_audit(connection)
+            found = store.select_keys(connection, store.api_keys.c.id == key_id)
+            if not found:
+                raise NotFound(f"There is no key {key_id!r}.", fix="List the keys to see their ids.")
+            if found[0].revoked_at_us is not None:
+                raise Conflict(f"The key {found[0].name!r} is revoked.", fix="Make a new one.")
+            require_owners(connection, user_id, team_id, project_id)
+            store.update_key(connection, key_id, **owners)
+            append_audit(connection, actor, "key.assigned", key_id, owners, at_us=self._clock())
+            bump_change_counter(connection)
+        return replace(found[0], user_id=user_id, team_id=team_id, project_id=project_id)
+
     def revoke(self, actor: Identity, key_id: str) -> None:
         """Gateways refuse the key within a second. Revoking twice is no error; raises NotFound for no key."""
         now = self._clock()
@@ -109,12 +139,6 @@ def _check(key: ApiKey) -> None:
         raise InvalidInput("A key needs a name.", fix="Say what it is for, e.g. `website`.")
     if key.role not in ROLE_PERMISSIONS:
         raise InvalidInput(f"{key.role!r} is no role.", fix=f"Use one of {', '.join(ROLE_PERMISSIONS)}.")
-    if key.budget_window not in get_args(BudgetWindow):
-        raise InvalidInput(f"{key.budget_window!r} is no budget window.", fix="Use day, month or total.")
-    if key.budget_nusd is not None and key.budget_nusd < 0:
-        raise InvalidInput("A budget cannot be below zero.")
-    if key.requests_per_minute is not None and not 1 <= key.requests_per_minute <= REQUESTS_PER_MINUTE_MAX:
-        raise InvalidInput(f"A rate limit is from 1 to {REQUESTS_PER_MINUTE_MAX:,} requests a minute.")
     if key.expires_at_us is not None and key.expires_at_us <= key.created_at_us:
         raise InvalidInput("The key would have expired already.", fix="Give a later time.")
     if key.expires_at_us is not None and key.expires_at_us > YEAR_9999_US:
@@ -128,8 +152,9 @@ def _facts(key: ApiKey) -> dict[str, object]:
         "role": key.role,
         "models": None if key.models is None else list(key.models),
         "groups": sorted(key.groups),
-        "budget_nusd": key.budget_nusd,
-        "budget_window": key.budget_window,
-        "requests_per_minute": key.requests_per_minute,
+        "limits": limits_to_json(key.limits),
+        "user_id": key.user_id,
+        "team_id": key.team_id,
+        "project_id": key.project_id,
         "expires_at_us": key.expires_at_us,
     }

@@ -9,7 +9,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from mainstay.core.database import Json, metadata
-from mainstay.govern.types import ApiKey, User
+from mainstay.govern.limits import limits_from_json, limits_to_json
+from mainstay.govern.types import (
+    UNLIMITED,
+    ApiKey,
+    LimitKey,
+    Limits,
+    Project,
+    ScopeKind,
+    Team,
+    User,
+)
 
 AUDIT_LOCK = 7205759404
 """PostgreSQL advisory lock of whoever appends to the audit log."""
@@ -36,13 +46,36 @@ api_keys = sa.Table(
     sa.Column("role", sa.String, nullable=False),
     sa.Column("models", Json, nullable=True),
     sa.Column("groups", Json, nullable=False),
-    sa.Column("budget_nusd", sa.BigInteger, nullable=True),
-    sa.Column("budget_window", sa.String, nullable=False),
-    sa.Column("requests_per_minute", sa.Integer, nullable=True),
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
     sa.Column("created_by", sa.String, nullable=False),
     sa.Column("expires_at_us", sa.BigInteger, nullable=True),
     sa.Column("revoked_at_us", sa.BigInteger, nullable=True),
+    sa.Column("user_id", sa.String, sa.ForeignKey("users.id"), nullable=True),
+    sa.Column("team_id", sa.String, sa.ForeignKey("teams.id"), nullable=True),
+    sa.Column("project_id", sa.String, sa.ForeignKey("projects.id"), nullable=True),
+)
+
+teams = sa.Table(
+    "teams",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),
+)
+
+projects = sa.Table(
+    "projects",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),
+    sa.Column("team_id", sa.String, sa.ForeignKey("teams.id"), nullable=True),
+)
+
+limits = sa.Table(
+    "limits",
+    metadata,
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("scope_id", sa.String, primary_key=True),
+    sa.Column("body", Json, nullable=False),
 )
 
 sign_in_links = sa.Table(
@@ -165,21 +198,34 @@ def iterate_audit(connection: sa.Connection) -> Generator[AuditRow, None, None]:
 
 
 def insert_key(connection: sa.Connection, key: ApiKey, created_by: str) -> None:
-    values = {name: getattr(key, name) for name in ApiKey.__dataclass_fields__}
+    values = {name: getattr(key, name) for name in ApiKey.__dataclass_fields__ if name != "limits"}
     values["models"] = None if key.models is None else list(key.models)
     values["groups"] = sorted(key.groups)
     connection.execute(api_keys.insert().values(created_by=created_by, **values))
+    if not key.limits.unlimited:
+        write_limits(connection, "key", key.id, key.limits)
 
 
 def select_keys(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> tuple[ApiKey, ...]:
-    query = sa.select(api_keys).where(*where).order_by(api_keys.c.id)
-    return tuple(_key(row) for row in connection.execute(query))
+    own = (limits.c.kind == "key") & (limits.c.scope_id == api_keys.c.id)
+    query = sa.select(api_keys, limits.c.body).select_from(api_keys.outerjoin(limits, own))
+    return tuple(_key(row) for row in connection.execute(query.where(*where).order_by(api_keys.c.id)))
 
 
 def mark_key_revoked(connection: sa.Connection, key_id: str, at_us: int) -> bool:
     """False when there is no such key or it was revoked before."""
     open_key = (api_keys.c.id == key_id) & api_keys.c.revoked_at_us.is_(None)
     return connection.execute(api_keys.update().where(open_key).values(revoked_at_us=at_us)).rowcount == 1
+
+
+def update_key(connection: sa.Connection, key_id: str, **values: object) -> None:
+    connection.execute(api_keys.update().where(api_keys.c.id == key_id).values(**values))
+
+
+def release_revoked_keys(connection: sa.Connection, owner: sa.Column[str | None], owner_id: str) -> None:
+    """Revoked keys let go of a team or project, so that it can be deleted."""
+    spent = (owner == owner_id) & api_keys.c.revoked_at_us.is_not(None)
+    connection.execute(api_keys.update().where(spent).values({owner: None}))
 
 
 def _key(row: sa.Row[Any]) -> ApiKey:
@@ -191,13 +237,64 @@ def _key(row: sa.Row[Any]) -> ApiKey:
         role=row.role,
         models=None if row.models is None else tuple(row.models),
         groups=frozenset(row.groups),
-        budget_nusd=row.budget_nusd,
-        budget_window=row.budget_window,
-        requests_per_minute=row.requests_per_minute,
+        limits=UNLIMITED if row.body is None else limits_from_json(row.body),
         created_at_us=row.created_at_us,
         expires_at_us=row.expires_at_us,
         revoked_at_us=row.revoked_at_us,
+        user_id=row.user_id,
+        team_id=row.team_id,
+        project_id=row.project_id,
     )
+
+
+# --- limits, teams, projects -------------------------------------------------------------------------------
+
+
+def write_limits(connection: sa.Connection, kind: ScopeKind, scope_id: str, given: Limits) -> None:
+    row, body = (limits.c.kind == kind) & (limits.c.scope_id == scope_id), limits_to_json(given)
+    if connection.execute(limits.update().where(row).values(body=body)).rowcount == 0:
+        connection.execute(limits.insert().values(kind=kind, scope_id=scope_id, body=body))
+
+
+def delete_limits(connection: sa.Connection, kind: ScopeKind, scope_id: str) -> bool:
+    """False when there were none."""
+    row = (limits.c.kind == kind) & (limits.c.scope_id == scope_id)
+    return connection.execute(limits.delete().where(row)).rowcount == 1
+
+
+def select_limits(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> dict[LimitKey, Limits]:
+    query = sa.select(limits).where(*where).order_by(limits.c.kind, limits.c.scope_id)
+    return {(row.kind, row.scope_id): limits_from_json(row.body) for row in connection.execute(query)}
+
+
+def select_teams(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> tuple[Team, ...]:
+    return tuple(
+        Team(*row) for row in connection.execute(sa.select(teams).where(*where).order_by(teams.c.id))
+    )
+
+
+def select_projects(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> tuple[Project, ...]:
+    query = sa.select(projects).where(*where).order_by(projects.c.id)
+    return tuple(Project(*row) for row in connection.execute(query))
+
+
+def insert_team(connection: sa.Connection, team: Team) -> None:
+    connection.execute(teams.insert().values(id=team.id, name=team.name))
+
+
+def insert_project(connection: sa.Connection, project: Project) -> None:
+    values = {"id": project.id, "name": project.name, "team_id": project.team_id}
+    connection.execute(projects.insert().values(**values))
+
+
+def update_named(connection: sa.Connection, table: sa.Table, row_id: str, **values: object) -> None:
+    """Change a team or a project."""
+    connection.execute(table.update().where(table.c.id == row_id).values(**values))
+
+
+def delete_named(connection: sa.Connection, table: sa.Table, row_id: str) -> None:
+    """Delete a team or a project; its limits are deleted apart."""
+    connection.execute(table.delete().where(table.c.id == row_id))
 
 
 # --- users -------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 Role = Literal["viewer", "developer", "admin"]
 
@@ -50,6 +50,18 @@ class Limits:
     concurrent_requests: int | None = None
     budgets: tuple[Budget, ...] = ()
 
+    @property
+    def unlimited(self) -> bool:
+        """Nothing is limited, and nothing warns."""
+        rates = (self.requests_per_minute, self.tokens_per_minute, self.concurrent_requests)
+        return not self.budgets and all(rate is None for rate in rates)
+
+
+UNLIMITED: Final = Limits()
+
+LimitKey = tuple[ScopeKind, str]
+"""What limits are stored under: a kind, and an id (of an app: its name)."""
+
 
 @dataclass(frozen=True, slots=True)
 class LimitScope:
@@ -62,11 +74,28 @@ class LimitScope:
 
 
 @dataclass(frozen=True, slots=True)
+class Team:
+    """People who share limits. `name` is unique."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Something that keys are made for. Its team counts for its keys that name none themselves."""
+
+    id: str
+    name: str
+    team_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """A virtual key. The token itself is shown once and stored only as a keyed hash.
 
     `models`: names the key may ask for (an app, a model, or `*`); None means all.
-    `budget_nusd`: hard limit per `budget_window`; None means unlimited.
+    `limits` are the key's own; those of its user, team and project apply as well.
     """
 
     id: str
@@ -76,12 +105,32 @@ class ApiKey:
     role: Role
     models: tuple[str, ...] | None
     groups: frozenset[str]
-    budget_nusd: int | None
-    budget_window: Literal["day", "month", "total"]
-    requests_per_minute: int | None
+    limits: Limits
     created_at_us: int
     expires_at_us: int | None
     revoked_at_us: int | None
+    user_id: str | None = None
+    team_id: str | None = None
+    project_id: str | None = None
+
+    # For the one-budget ledger, which knows no weeks; gone when the limiter has replaced it.
+    @property
+    def budget_nusd(self) -> int | None:
+        first = self._first_hard
+        return None if first is None else first.limit_nusd
+
+    @property
+    def budget_window(self) -> Literal["day", "month", "total"]:
+        first = self._first_hard
+        return "month" if first is None or first.window == "week" else first.window
+
+    @property
+    def requests_per_minute(self) -> int | None:
+        return self.limits.requests_per_minute
+
+    @property
+    def _first_hard(self) -> Budget | None:
+        return next((b for b in self.limits.budgets if b.hard and b.window != "week"), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mainstay.services.janitor import Janitor
     from mainstay.services.people import LOCAL_ADMIN, local_admin, sign_in_link
     from mainstay.services.publishing import Published, publish, tend_indexes
+    from mainstay.services.spending import LimitsInUse, limits_in_use
     from mainstay.services.stores import Stores, open_database, open_stores
 
 _HOMES = {
@@ -47,12 +48,14 @@ _HOMES = {
     "janitor": ("Janitor",),
     "people": ("LOCAL_ADMIN", "local_admin", "sign_in_link"),
     "publishing": ("Published", "publish", "tend_indexes"),
+    "spending": ("LimitsInUse", "limits_in_use"),
     "stores": ("Stores", "open_database", "open_stores"),
 }
 __all__ = [
     "LOCAL_ADMIN",
     "DataFolderLock",
     "Janitor",
+    "LimitsInUse",
     "Published",
     "Services",
     "Stores",
@@ -60,6 +63,7 @@ __all__ = [
     "build_services",
     "close_services",
     "evaluate_app",
+    "limits_in_use",
     "local_admin",
     "local_key",
     "may_see",

@@ -8,7 +8,17 @@ from mainstay.core.config import Settings
 from mainstay.core.database import Database
 from mainstay.core.migrations import check, migrate, revisions
 from mainstay.core.secret import load_or_create_master_key
-from mainstay.govern import AuditLog, KeyStore, Sessions, UserStore, sign_audit_with
+from mainstay.govern import (
+    AuditLog,
+    Directory,
+    KeyStore,
+    LimitStore,
+    ProjectStore,
+    Sessions,
+    TeamStore,
+    UserStore,
+    sign_audit_with,
+)
 
 
 @dataclass(frozen=True)
@@ -19,8 +29,15 @@ class Stores:
     database: Database
     keys: KeyStore
     users: UserStore
+    teams: TeamStore
+    projects: ProjectStore
+    limits: LimitStore
     sessions: Sessions
     audit: AuditLog
+
+    def directory(self) -> Directory:
+        """Everything but apps that limits can be set on, as it is now."""
+        return Directory.of(self.keys.list(), self.users.list(), self.teams.list(), self.projects.list())
 
 
 def open_stores(settings: Settings) -> Stores:
@@ -34,6 +51,9 @@ def open_stores(settings: Settings) -> Stores:
         database=database,
         keys=KeyStore(database, master),
         users=UserStore(database),
+        teams=TeamStore(database),
+        projects=ProjectStore(database),
+        limits=LimitStore(database),
         sessions=Sessions(database, master, settings.session_hours),
         audit=AuditLog(database),
     )

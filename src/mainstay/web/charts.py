@@ -149,6 +149,14 @@ def difference(value: float | None, low_high: tuple[float, float] | None, label:
     ).format(label, low, max(high - low, 1.0), at)
 
 
+def left_bar(share: float, condition: str) -> Markup:
+    """What is left of a budget, a share of 1; a text beside it says the same."""
+    return Markup(
+        '<svg class="left-bar {}" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="whole" width="100" height="6"/><rect width="{:.2f}" height="6"/></svg>'
+    ).format(condition, min(max(share, 0.0), 1.0) * 100)
+
+
 def span_bar(start: float, width: float, kind: str) -> Markup:
     """One step of a waterfall: `start` and `width` are shares of the whole trace."""
     return Markup(

@@ -25,7 +25,7 @@ from mainstay.core.clock import now_us
 from mainstay.core.errors import InvalidInput, MainstayError, PermissionDenied, Unauthenticated
 from mainstay.govern import allowed, require
 from mainstay.govern.types import Identity, Permission
-from mainstay.services import Services
+from mainstay.services import LimitsInUse, Services, limits_in_use
 from mainstay.web.commands import Same
 from mainstay.web.templating import TEMPLATES
 from mainstay.web.views.names import Names
@@ -56,6 +56,15 @@ NOTICES = {
     "user-created": "The user was created.",
     "role-set": "The role was changed.",
     "user-disabled": "The user was disabled and can no longer sign in.",
+    "limits-set": "The limits were set. Gateways follow within a second.",
+    "limits-cleared": "The limits were cleared. Gateways follow within a second.",
+    "team-created": "The team was made. Set its limits above, and name it when you make keys.",
+    "team-deleted": "The team was deleted with its limits.",
+    "project-created": "The project was made. Set its limits above, and name it when you make keys.",
+    "project-moved": "The project was moved. Its keys follow within a second.",
+    "project-deleted": "The project was deleted with its limits.",
+    "renamed": "The name was changed.",
+    "key-assigned": "The key was assigned. Its next requests fall under other limits.",
     "key-revoked": "The key was revoked. Its next request will be refused.",
     "signed-out": "You are signed out.",
 }
@@ -123,6 +132,14 @@ def services_of(request: Request) -> Services:
 
 
 Parts = Annotated[Services, Depends(services_of)]
+
+
+async def _limits_in_use(parts: Parts) -> LimitsInUse:
+    return await limits_in_use(parts)
+
+
+InUse = Annotated[LimitsInUse, Depends(_limits_in_use)]
+"""Everything with limits and where its budgets stand, read before a page that runs in a thread."""
 
 
 def visitor_of(request: Request) -> Visitor:

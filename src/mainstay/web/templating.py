@@ -16,6 +16,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from mainstay.core.content import short
+from mainstay.govern import limit_texts
 from mainstay.web import charts, formats
 
 FOLDER = Path(__file__).parent
@@ -130,6 +131,8 @@ def _build(assets: Assets) -> jinja2.Environment:
         "interval": charts.interval,
         "difference": charts.difference,
         "span_bar": charts.span_bar,
+        "left_bar": charts.left_bar,
+        "limit_texts": limit_texts,
     }
     return environment
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
 from starlette.responses import Response
 
 from mainstay.core.clock import US_PER_S, now_us
-from mainstay.core.errors import Conflict, InvalidInput
-from mainstay.core.money import nusd_from_usd
+from mainstay.core.errors import Conflict, InvalidInput, NotFound
+from mainstay.govern import RATE_WORDS, Budget, BudgetWindow, Limits
 from mainstay.govern.types import Role
 from mainstay.services import Services, sign_in_link
 from mainstay.web.commands import Same, api, mainstay
+from mainstay.web.limit_form import FieldMistake, dollars_typed, whole_typed
 from mainstay.web.page import Governor, Mistake, PageRoute, Parts, Visitor, render, see_other
 
 router = APIRouter(route_class=PageRoute)
@@ -72,44 +73,65 @@ def create_key(
     role: Annotated[Role, Form()] = "viewer",
     models: Annotated[str, Form()] = "",
     groups: Annotated[str, Form()] = "",
+    project: Annotated[str, Form()] = "",
+    team: Annotated[str, Form()] = "",
+    user: Annotated[str, Form()] = "",
     budget_usd: Annotated[str, Form()] = "",
-    window: Annotated[Literal["day", "month", "total"], Form()] = "month",
+    window: Annotated[BudgetWindow, Form()] = "month",
     requests_per_minute: Annotated[str, Form()] = "",
+    tokens_per_minute: Annotated[str, Form()] = "",
+    concurrent_requests: Annotated[str, Form()] = "",
     days: Annotated[str, Form()] = "",
 ) -> Response:
-    given = {
+    given: dict[str, str] = {
         "name": name,
         "role": role,
         "models": models,
         "groups": groups,
+        "project": project,
+        "team": team,
+        "user": user,
         "budget_usd": budget_usd,
         "window": window,
         "requests_per_minute": requests_per_minute,
+        "tokens_per_minute": tokens_per_minute,
+        "concurrent_requests": concurrent_requests,
         "days": days,
     }
-    field = ""
     try:
-        field = "budget_usd"
-        budget_nusd = nusd_from_usd(budget_usd.strip().lstrip("$")) if budget_usd.strip() else None
-        field = "requests_per_minute"
-        rate = _whole(requests_per_minute, "Requests per minute")
-        field = "days"
-        expires_days = _whole(days, "Days until it expires")
-        field = ""
+        expires_days = whole_typed("days", days, "days until it expires")
         key, token = parts.keys.create(
             visitor.known,
             name,
             role=role,
             models=tuple(models.replace(",", " ").split()) or None,
             groups=frozenset(group.strip() for group in groups.split(",") if group.strip()),
-            budget_nusd=budget_nusd,
-            budget_window=window,
-            requests_per_minute=rate,
+            limits=_limits(given, window),
+            user_id=user or None,
+            team_id=team or None,
+            project_id=project or None,
             expires_at_us=None if expires_days is None else now_us() + expires_days * DAY_US,
         )
-    except (InvalidInput, Conflict) as error:
-        return _again(request, visitor, parts, Mistake("key", error, given, field))
+    except FieldMistake as error:
+        return _again(request, visitor, parts, Mistake("key", error, given, error.field))
+    except (InvalidInput, Conflict, NotFound) as error:
+        return _again(request, visitor, parts, Mistake("key", error, given))
     return _page(request, visitor, parts, new_key=key, token=token.reveal())
+
+
+@router.post("/people/keys/{key_id}/assign")
+def assign_key(
+    visitor: Governor,
+    parts: Parts,
+    key_id: str,
+    project: Annotated[str, Form()] = "",
+    team: Annotated[str, Form()] = "",
+    user: Annotated[str, Form()] = "",
+) -> Response:
+    parts.keys.assign(
+        visitor.known, key_id, user_id=user or None, team_id=team or None, project_id=project or None
+    )
+    return see_other("/people?done=key-assigned")
 
 
 @router.post("/people/keys/{key_id}/revoke")
@@ -118,13 +140,11 @@ def revoke_key(visitor: Governor, parts: Parts, key_id: str) -> Response:
     return see_other("/people?done=key-revoked")
 
 
-def _whole(text: str, what: str) -> int | None:
-    """The whole number in a form field; None when it was left empty."""
-    if not text.strip():
-        return None
-    if not text.strip().isdecimal():
-        raise InvalidInput(f"{what} must be a whole number, not {text!r}.")
-    return int(text)
+def _limits(given: dict[str, str], window: BudgetWindow) -> Limits:
+    """The form's one budget and its rates; more budgets are set on the page of budgets."""
+    rates = {name: whole_typed(name, given[name], words) for name, words in RATE_WORDS.items()}
+    nusd = dollars_typed("budget_usd", given["budget_usd"])
+    return Limits(**rates, budgets=() if nusd is None else (Budget(nusd, window),))
 
 
 def _again(request: Request, visitor: Visitor, parts: Services, mistake: Mistake) -> Response:
@@ -145,14 +165,16 @@ def _page(
         (mainstay("key", "create", "web shop"), mainstay("key", "list"), mainstay("user", "list")),
         (api("keys"), api("users")),
     )
-    keys = sorted(parts.keys.list(), key=lambda k: (k.revoked_at_us is not None, -k.created_at_us))
+    directory = parts.directory()
+    keys = sorted(directory.keys.values(), key=lambda k: (k.revoked_at_us is not None, -k.created_at_us))
     return render(
         request,
         visitor,
         "people.html",
         status=status,
         keys=keys,
-        users=parts.users.list(),
+        users=tuple(directory.users.values()),
+        directory=directory,
         mistake=mistake,
         same=same,
         **once,

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from mainstay.core.clock import now_us
 from mainstay.web.commands import Same, api, mainstay
-from mainstay.web.page import PageRoute, Parts, Reader, render
+from mainstay.web.page import InUse, PageRoute, Parts, Reader, render
 from mainstay.web.views import spend as view
 from mainstay.web.views.budgets import budgets
 
@@ -17,9 +17,11 @@ router = APIRouter(route_class=PageRoute)
 
 
 @router.get("/spend")
-def spend(request: Request, visitor: Reader, parts: Parts, days: Literal["7", "30", "90"] = "30") -> Response:
+def spend(
+    request: Request, visitor: Reader, parts: Parts, limits: InUse, days: Literal["7", "30", "90"] = "30"
+) -> Response:
     shown = view.spend(parts.traces, now_us(), int(days))
     same = Same((mainstay("trace", "list", "--json"),), (api("traces", query="limit=500"),))
     return render(
-        request, visitor, "spend.html", view=shown, budgets=budgets(parts), days=int(days), same=same
+        request, visitor, "spend.html", view=shown, budgets=budgets(limits), days=int(days), same=same
     )

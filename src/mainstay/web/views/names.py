@@ -1,4 +1,4 @@
-"""Who and what the ids on a page stand for: people, keys, and which app names are ours."""
+"""Who and what the ids on a page stand for: people, keys, teams, projects, and which app names are ours."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ class Names:
     @cached_property
     def _actors(self) -> dict[str, str]:
         people = {user.id: user.name or user.email for user in self._parts.users.list()}
-        return people | {key.id: f"key {key.name}" for key in self._parts.keys.list()}
+        keys = {key.id: f"key {key.name}" for key in self._parts.keys.list()}
+        teams = {team.id: f"team {team.name}" for team in self._parts.teams.list()}
+        return people | keys | teams | {p.id: f"project {p.name}" for p in self._parts.projects.list()}
 
     def who(self, actor: str) -> str:
-        """A person's name, else their e-mail address; `key web shop`; an id that nobody has stays as it is."""
+        """A person's name, else their e-mail address; `key web shop`, `team support`; an id that nobody has stays as it is."""
         return self._actors.get(actor, actor)

@@ -14,7 +14,7 @@ from mainstay.core.errors import NotFound
 from mainstay.core.money import show_usd
 from mainstay.observe import TraceStore
 from mainstay.observe.types import RollUp, TraceFilter, TraceRow
-from mainstay.services import Services
+from mainstay.services import LimitsInUse, Services
 from mainstay.web import formats
 from mainstay.web.changes import Earlier, difference, points, relative
 from mainstay.web.charts import spark_bars, spark_line
@@ -97,20 +97,20 @@ class Numbers:
     broken_off: int = 0
 
 
-def overview(parts: Services, now_us: int) -> Overview:
+def overview(parts: Services, now_us: int, limits: LimitsInUse) -> Overview:
     numbers = _numbers(parts.traces, now_us)
     names: list[str | None] = [*parts.delivery.apps()]
     asked = [app for app, found in numbers.items() if found.last is not None]
     names += sorted(a for a in asked if a is not None and a not in names)
     names += [None] if None in asked else []
-    keys = budgets(parts)
+    every, keys = budgets(limits), {key.id: key for key in parts.keys.active()}
     apps: list[AppHealth] = []
     troubles: list[Trouble] = []
     for name in names:
         shown = numbers.get(name, Numbers((None,) * HOURS, None, None, None, None))
-        apps.append(_health(parts, name, shown, keys))
+        apps.append(_health(parts, name, shown, None if name is None else of_app(every, name, keys)))
         troubles += _troubles(name, shown)
-    troubles += [_near_limit(b) for b in keys if b.condition]
+    troubles += [_near_limit(b) for b in every if b.condition]
     if (failure := parts.snapshots.failure) is not None:
         text = f"The gateway serves its last snapshot; making a new one fails: {failure.reason}."
         troubles.append(Trouble("bad", text, "/readyz", "See readiness"))
@@ -195,9 +195,8 @@ def _series(rows: Iterable[RollUp], start_us: int) -> Hours:
     return series
 
 
-def _health(parts: Services, app: str | None, shown: Numbers, keys: Sequence[Budget]) -> AppHealth:
+def _health(parts: Services, app: str | None, shown: Numbers, budget: str | None) -> AppHealth:
     release = production_release(parts, app) if app is not None else None
-    budget = of_app(keys, app) if app is not None else None
     requests = shown.last.requests if shown.last else 0
     return AppHealth(app, release, (*_traffic(shown), *_worth(shown, budget)), requests)
 
@@ -254,8 +253,8 @@ def _worth(shown: Numbers, budget: str | None) -> tuple[Metric, ...]:
             _cost(shown.today),
             relative(_whole_cost(shown.today), _whole_cost(shown.yesterday), YESTERDAY, _dollars, "neither"),
             spark_bars([h.cost_nusd if h else None for h in hours], "Cost per hour, last 24 hours"),
-            note=f"keys: {budget}" if budget else "",
-            hint="What the API keys that may ask this app have spent of their budgets, on it and on others",
+            note=budget or "",
+            hint="What is spent of the app's own budgets, and of those of the API keys that may ask it, on it and on others",
         ),
         Metric(
             "Grounded",
@@ -347,12 +346,14 @@ def _troubles(app: str | None, shown: Numbers) -> list[Trouble]:
 
 
 def _near_limit(budget: Budget) -> Trouble:
+    whose = f"The {budget.state.kind} “{budget.state.scope_name}”"
     if budget.condition == "bad":
-        text = f"The key “{budget.key.name}” has spent its budget ({budget.text}): its requests are refused."
+        text = f"{whose} has spent its budget ({budget.text}): its requests are refused."
+    elif budget.state.hard:
+        text = f"{whose} has spent {formats.share_text(budget.share)} of its budget: {budget.text}."
     else:
-        used = formats.share_text(budget.share)
-        text = f"The key “{budget.key.name}” has spent {used} of its budget: {budget.text}."
-    return Trouble(budget.condition, text, "/spend#budgets", "See the budgets")
+        text = f"{whose} has spent its soft budget ({budget.text}); nothing is refused."
+    return Trouble(budget.condition, text, "/budgets", "See the budgets")
 
 
 def _traces(app: str | None, *words: str) -> str:
