@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mainstay.models.types import (
     CacheMark,
@@ -20,6 +22,7 @@ from mainstay.models.types import (
 )
 from mainstay.serving.errors import BadField
 from mainstay.serving.surfaces.responses import ResponsesSurface
+from mainstay.serving.surfaces.responses_request import item_ids
 from mainstay.serving.types import ChatRequest
 
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": True}
@@ -166,7 +169,26 @@ def test_allowed_tools_are_the_only_ones_the_model_hears_of():
 
 
 def test_an_unknown_field_is_passed_on_for_a_provider_of_the_family():
-    assert read(seed=7).call.extra == {"seed": 7}
+    call = read(seed=7).call
+
+    assert call.extra == {"seed": 7}
+    assert (call.source_format, call.source) == ("openai.chat", None)
+    assert read().call.source_format is None
+
+
+def test_reasoning_from_openai_itself_keeps_the_id_it_had_there():
+    item = {"type": "reasoning", "id": "rs_theirs", "summary": [], "encrypted_content": "gAAAA"}
+
+    (message,) = read(input=[item]).messages
+
+    assert message.thinking == (Thinking(encrypted="gAAAA", id="rs_theirs"),)
+
+
+def nested(levels: int) -> Any:
+    value: Any = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
 
 
 def user(*content: Any) -> list[Any]:
@@ -181,6 +203,7 @@ def user(*content: Any) -> list[Any]:
         ({"input": None}, "input"),
         ({"input": []}, "input"),
         ({"input": 3}, "input"),
+        ({"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}, "input"),
         ({"input": ["x"]}, "input[0]"),
         ({"input": [{"type": "computer_call"}]}, "input[0].type"),
         ({"input": [{"content": "x"}]}, "input[0].type"),
@@ -201,6 +224,11 @@ def user(*content: Any) -> list[Any]:
         ),
         ({"input": [{"type": "function_call", "name": "f"}]}, "input[0].call_id"),
         ({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "input[0].call_id"),
+        (
+            {"input": [{"type": "reasoning", "summary": [], "encrypted_content": "mainstay.1:x"}]},
+            "input[0].encrypted_content",
+        ),
+        ({"deep": nested(200)}, "deep"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].id"),
         ({"input": [{"id": "msg_1"}]}, "input[0].id"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
@@ -247,3 +275,44 @@ def test_a_mistake_is_told_with_its_path(body: dict[str, Any], param: str):
         read(**body)
 
     assert caught.value.detail["param"] == param
+
+
+NAMES = [
+    "type", "role", "content", "id", "call_id", "name", "arguments", "output", "summary", "text", "refusal",
+    "encrypted_content", "image_url", "file_data", "input_audio", "format", "schema", "mode", "tools", "detail",
+]  # fmt: skip
+WORDS = [
+    "message", "user", "assistant", "system", "function_call", "function_call_output", "reasoning", "function",
+    "item_reference", "input_text", "output_text", "refusal", "input_image", "input_file", "input_audio",
+    "summary_text", "reasoning_text", "allowed_tools", "json_schema", "auto", "c1", "data:a/b;base64,AA", "",
+]  # fmt: skip
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 20)
+    | st.floats(0, 2)
+    | st.sampled_from(WORDS)
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
+    max_leaves=12,
+)
+FIELDS = [
+    "input", "instructions", "tools", "tool_choice", "text", "reasoning", "include", "metadata", "stream",
+    "stream_options", "store", "top_logprobs", "max_output_tokens", "previous_response_id", "service_tier",
+    "background", "prompt", "conversation", "parallel_tool_calls", "user", "unknown",
+]  # fmt: skip
+
+
+def refused_path(body: dict[str, Any]) -> str | None:
+    """The path that reading this body is refused with; None when it is read."""
+    try:
+        assert read(**body).messages
+    except BadField as error:
+        return str(error.detail["param"])
+    return None
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4))
+def test_any_json_is_read_or_refused_with_a_path(body: dict[str, Any]):
+    assert refused_path(body) != ""
+    assert all(isinstance(name, str) for name in item_ids(body))

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai.types.responses import Response
+from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 from serving_responses_harness import IDS, STARTED, broken, events_of, final_of, tool_call, words
 
@@ -176,12 +176,20 @@ def test_hidden_reasoning_that_was_included_is_read_back_as_it_was():
 
     done = [e["item"] for e in events if e["type"] == "response.output_item.done"]
     assert done == output == whole(deltas, include=include)["output"]
-    message = back.messages[1]
-    assert [(t.text, t.signature, t.encrypted) for t in message.thinking] == [
-        ("", None, "opaque"),
-        ("Hm, two.", "sig", None),
-    ]
-    assert message.content == "2"
+    assert back.messages[1].thinking == (
+        Thinking(encrypted="opaque", id="rs_x"),
+        Thinking("Hm, two.", signature="sig"),
+    )
+    assert back.messages[1].content == "2"
+
+
+def test_every_event_is_as_the_sdk_declares_it():
+    declared: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+    deltas = [*THOUGHT, Delta(refusal="no"), *tool_call("f", "{}"), Delta(finish_reason="stop")]
+
+    for asked in ({}, {"reasoning": {"summary": "auto"}}):
+        for event in streamed(deltas, **asked):
+            declared.validate_python(event)
 
 
 def test_a_refusal_is_a_part_of_its_own():

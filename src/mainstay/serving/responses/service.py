@@ -29,6 +29,7 @@ from mainstay.serving.surfaces.responses import (
     shows_secret,
 )
 from mainstay.serving.surfaces.responses_input import ItemReader
+from mainstay.serving.surfaces.responses_reader import clipped
 from mainstay.serving.surfaces.responses_request import Past, item_ids, read_request
 from mainstay.serving.surfaces.types import Ids
 from mainstay.serving.types import ChatRequest
@@ -54,7 +55,7 @@ class ResponseNotFound(NotFound):
 
     def __init__(self, response_id: str, *, param: str, problem: str = "", code: str = "not_found") -> None:
         super().__init__(
-            problem or f"No response {response_id!r} is kept for this caller.",
+            problem or f"No response {clipped(response_id)} is kept for this caller.",
             fix="Responses are kept when `store` is not false, until they are deleted or too old.",
             param=param,
         )
@@ -152,7 +153,7 @@ class ResponsesService:
         limit = asked.limit()
         order = asked.one("order") or "desc"
         if order not in ("asc", "desc"):
-            raise BadField("order", f"must be asc or desc; got {order!r}.")
+            raise BadField("order", f"must be asc or desc; got {clipped(order)}.")
         items = (await self._found(response_id, owner)).input_items
         return _page(items if order == "asc" else items[::-1], asked.one("after"), limit)
 
@@ -278,7 +279,7 @@ def _page(items: Sequence[dict[str, Any]], after: str | None, limit: int) -> dic
     if after is not None:
         places = [index for index, item in enumerate(items) if item["id"] == after]
         if not places:
-            raise BadField("after", f"no input item has the id {after!r}.")
+            raise BadField("after", f"no input item has the id {clipped(after)}.")
         start = places[0] + 1
     data = list(items[start : start + limit])
     return {

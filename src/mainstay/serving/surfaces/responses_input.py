@@ -9,13 +9,11 @@ from __future__ import annotations
 import mimetypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from mainstay.models.types import CacheMark, ChatMessage, MediaPart, Part, Role, TextPart, Thinking, ToolCall
-from mainstay.serving.surfaces.responses_reader import Fields
-
-SIGNED: Final = "mainstay.signed.1:"
-"""Marks an `encrypted_content` that is a provider's signature of the visible text rather than hidden text."""
+from mainstay.serving.surfaces.responses_reader import Fields, clipped
+from mainstay.serving.surfaces.responses_secrets import opened
 
 _ROLES = ("user", "assistant", "system", "developer")
 _AUDIO = {"wav": "audio/wav", "mp3": "audio/mpeg"}
@@ -38,7 +36,7 @@ class ItemReader:
         if reader is None:
             fields.refuse(
                 "type",
-                f"{kind!r} is not supported." if kind else "must say what the item is.",
+                f"{clipped(kind)} is not supported." if kind else "must say what the item is.",
                 fix="Supported: message, function_call, function_call_output, reasoning, item_reference.",
             )
         fields.ignore("id", "status")
@@ -77,7 +75,7 @@ class ItemReader:
         if call_id not in self._call_ids:
             fields.refuse(
                 "call_id",
-                f"no function call before it has the id {call_id!r}.",
+                f"no function call before it has the id {clipped(call_id)}.",
                 fix="Send the function_call item too, or the previous_response_id of the response that made it.",
             )
         if "output" not in fields:
@@ -145,7 +143,7 @@ def _part(value: object, where: str, kinds: Mapping[str, Callable[[Fields], Part
     kind = fields.text("type") or ""
     read = kinds.get(kind)
     if read is None:
-        fields.refuse("type", f"must be one of {', '.join(kinds)}; got {kind!r}.")
+        fields.refuse("type", f"must be one of {', '.join(kinds)}; got {clipped(kind)}.")
     part = replace(read(fields), cache=_cache(fields))
     fields.refuse_unread()
     return part
@@ -231,13 +229,11 @@ def _thinking(fields: Fields) -> Thinking | None:
     summary = _texts(fields, "summary", "summary_text")
     content = _texts(fields, "content", "reasoning_text")
     secret = fields.text("encrypted_content")
-    identifier = fields.text("id")
     text = "".join(content) or "\n\n".join(summary)
-    if secret is not None and secret.startswith(SIGNED):
-        return Thinking(text, signature=secret.removeprefix(SIGNED), id=identifier)
-    if secret is None and not text:
-        return None
-    return Thinking(text, encrypted=secret, id=identifier)
+    if secret is None:
+        return Thinking(text) if text else None
+    block = opened(secret, text, fields.text("id"))
+    return block or fields.refuse("encrypted_content", "is not what was given out.", fix="Send it unchanged.")
 
 
 def _texts(fields: Fields, name: str, kind: str) -> list[str]:

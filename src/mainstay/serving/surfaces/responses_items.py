@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from mainstay.models.types import Thinking, ToolCallDelta
-from mainstay.serving.surfaces.responses_input import SIGNED
+from mainstay.serving.surfaces.responses_secrets import sealed
 
 Event = tuple[str, dict[str, Any]]
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -169,7 +169,7 @@ class PendingCall:
 class ReasoningItem(Item):
     """What a model thought: the words as `summary` when the request asked for one, else as `content`.
 
-    A block's signature is kept, marked, in `encrypted_content`, which is shown only to whom asked for it.
+    What its provider wants back is in `encrypted_content`, which is shown only to whom asked for it.
     """
 
     def __init__(self, item_id: str, index: int, *, as_summary: bool, shows_secret: bool) -> None:
@@ -209,7 +209,7 @@ class ReasoningItem(Item):
         if words and not self._as_summary:
             body["content"] = [part]
         if secret:
-            body["encrypted_content"] = _secret(self.block)
+            body["encrypted_content"] = sealed(self.block)
         return body
 
     def _opened(self) -> Event:
@@ -231,12 +231,6 @@ class ReasoningItem(Item):
     def _event(self, name: str, /, **fields: Any) -> Event:
         place = {"summary_index": 0} if self._as_summary else {"content_index": 0}
         return self.event(name, **place, **fields)
-
-
-def _secret(block: Thinking | None) -> str | None:
-    if block is None:
-        return None
-    return block.encrypted if block.signature is None else SIGNED + block.signature
 
 
 def _logprob(item: Mapping[str, Any]) -> dict[str, Any]:

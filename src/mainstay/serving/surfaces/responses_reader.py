@@ -54,7 +54,7 @@ class Fields:
     def one_of(self, name: str, allowed: Collection[str]) -> str | None:
         value = self.text(name)
         if value is not None and value not in allowed:
-            self.refuse(name, f"must be one of {', '.join(allowed)}; got {value!r}.")
+            self.refuse(name, f"must be one of {', '.join(allowed)}; got {clipped(value)}.")
         return value
 
     def flag(self, name: str) -> bool | None:
@@ -97,18 +97,24 @@ class Fields:
 
     def plain(self, name: str) -> Mapping[str, Any] | None:
         """An object whose inside is the caller's own, e.g. a JSON Schema."""
-        value = self.take(name)
-        if value is None:
-            return None
-        if not isinstance(value, dict):
+        value = self.plain_value(name)
+        if value is not None and not isinstance(value, dict):
             self.refuse(name, "must be an object.")
-        if is_deep(value, NESTING_MAX):
-            self.refuse(name, f"is nested more than {NESTING_MAX} levels deep.")
         return value
 
     def ignore(self, *names: str) -> None:
         """Fields that say nothing to a model: an item's own id and status, an SDK's parsed copy."""
         self._read.update(names)
+
+    def rest(self) -> dict[str, Any]:
+        """What nobody asked for, to be passed on. Raises BadField when it could not be written as JSON again."""
+        return {name: self.plain_value(name) for name in self.unread()}
+
+    def plain_value(self, name: str) -> Any:
+        value = self.take(name)
+        if is_deep(value, NESTING_MAX):
+            self.refuse(name, f"is nested more than {NESTING_MAX} levels deep.")
+        return value
 
     def unread(self) -> dict[str, Any]:
         return {name: value for name, value in self._given.items() if name not in self._read}
@@ -118,6 +124,11 @@ class Fields:
         for name, value in self.unread().items():
             if value not in (neutral or {}).get(name, ()):
                 self.refuse(name, "is not supported.", fix=f"Leave {name} out.")
+
+
+def clipped(text: str) -> str:
+    """A caller's own text, short enough for an error message."""
+    return repr(text if len(text) <= 60 else text[:60] + "…")
 
 
 def is_deep(value: object, levels: int) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from mainstay.models.types import ChatCall, ChatMessage, Reasoning, ResponseFormat, Tool, ToolChoice
 from mainstay.serving.errors import BadField
 from mainstay.serving.surfaces.responses_input import ItemReader, listed
-from mainstay.serving.surfaces.responses_reader import Fields
+from mainstay.serving.surfaces.responses_reader import Fields, clipped
 from mainstay.serving.types import ChatRequest
 
 NAME_CHARACTERS_MAX: Final = 256
@@ -129,7 +129,9 @@ def _resolve(item: Any, where: str, past: Past | None) -> Any:
     kept = (past or Past()).items.get(item["id"])
     if kept is None and item.get("type") != "reasoning":
         raise BadField(
-            f"{where}.id", f"no kept response has the item {item['id']!r}.", fix="Send the item itself."
+            f"{where}.id",
+            f"no kept response has the item {clipped(item['id'])}.",
+            fix="Send the item itself.",
         )
     return kept or item
 
@@ -141,6 +143,9 @@ def _call(
     reader = ItemReader(past.messages)
     for index, item in enumerate(items):
         reader.take(item, f"input[{index}]")
+    messages = (*past.messages, *reader.messages())
+    if not messages:
+        fields.refuse("input", "has nothing to answer.")
     system = (ChatMessage("system", instructions),) if instructions else ()
     include = _include(fields)
     top_logprobs = fields.whole("top_logprobs", 0, 20)
@@ -151,7 +156,7 @@ def _call(
     fields.one_of("truncation", ("disabled",))
     call = ChatCall(
         model="",
-        messages=(*system, *past.messages, *reader.messages()),
+        messages=(*system, *messages),
         max_tokens=fields.whole("max_output_tokens", 1),
         temperature=fields.number("temperature", 0, 2),
         top_p=fields.number("top_p", 0, 1),
@@ -169,7 +174,9 @@ def _call(
     told |= told_extra | {"include": tuple(sorted(include)), "text": text, "reasoning": told_reasoning}
     told |= {"store": fields.flag("store") is not False, "max_tool_calls": fields.whole("max_tool_calls", 1)}
     fields.ignore("stream", "stream_options", "model", "metadata")
-    return replace(call, extra=extra | fields.unread()), told
+    extra |= fields.rest()
+    # Named as OpenAI's chat API names them: a provider that speaks it may have them as they are.
+    return replace(call, extra=extra, source_format="openai.chat" if extra else None), told
 
 
 def _extra(fields: Fields, verbosity: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -253,7 +260,7 @@ def _tool(value: object, where: str) -> Tool:
     if kind != "function":
         fields.refuse(
             "type",
-            f"{kind!r} is not supported: only functions, which the client runs.",
+            f"{clipped(kind or '')} is not supported: only functions, which the client runs.",
             fix="Send tools of type function.",
         )
     tool = Tool(
@@ -283,7 +290,7 @@ def _tool_choice(fields: Fields, names: Sequence[str]) -> tuple[ToolChoice | Non
         return None, None
     if isinstance(value, str):
         if value not in ("auto", "none", "required"):
-            fields.refuse("tool_choice", f"must be auto, none, required or an object; got {value!r}.")
+            fields.refuse("tool_choice", f"must be auto, none, required or an object; got {clipped(value)}.")
         if value == "required" and not names:
             fields.refuse("tool_choice", "'required' needs at least one tool.")
         return ToolChoice(cast(Any, value)), None
@@ -315,7 +322,7 @@ def _allowed(value: object, where: str, names: Sequence[str]) -> str:
 def _known(fields: Fields, field_name: str, names: Sequence[str]) -> str:
     name = fields.needed_text(field_name)
     if name not in names:
-        fields.refuse(field_name, f"no tool is called {name!r}.")
+        fields.refuse(field_name, f"no tool is called {clipped(name)}.")
     return name
 
 
