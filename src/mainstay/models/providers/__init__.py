@@ -4,7 +4,9 @@ A third party adds a kind with an entry point in the group `mainstay.providers`;
 factory `(settings: HttpProviderSettings) -> ChatProvider` on `PROVIDER_KINDS`.
 """
 
+from mainstay.models.providers.anthropic import Anthropic
 from mainstay.models.providers.azure import AzureOpenAi
+from mainstay.models.providers.bedrock import Bedrock
 from mainstay.models.providers.extractive import Extractive
 from mainstay.models.providers.llamacpp import LlamaCpp
 from mainstay.models.providers.openai import OpenAiCompatible
@@ -14,7 +16,9 @@ from mainstay.models.providers.vllm import Vllm
 
 __all__ = [
     "PROVIDER_KINDS",
+    "Anthropic",
     "AzureOpenAi",
+    "Bedrock",
     "Extractive",
     "HttpProviderSettings",
     "LlamaCpp",

@@ -23,6 +23,7 @@ from mainstay.models.sse import SseReader, SseTooLarge
 from mainstay.models.tokens import estimate_usage
 from mainstay.models.types import Capability, ChatCall, Completion, Delta, WireFormat
 
+BASE_URL: Final = "https://api.anthropic.com"
 VERSION: Final = "2023-06-01"
 
 
@@ -30,7 +31,7 @@ VERSION: Final = "2023-06-01"
 class Anthropic:
     """One account at Anthropic, or at a server that speaks its format.
 
-    `base_url` is with or without `/v1`. `options["beta"]` are names of beta features, separated by commas,
+    `base_url` is with or without `/v1`, and Anthropic's own when it is empty. `options["beta"]` are names of beta features, separated by commas,
     sent as `anthropic-beta`. Newer models refuse `temperature`, `top_p` and `top_k`, older ones
     `output_config`: a Target's `supports` says what a model lacks.
     """
@@ -53,7 +54,7 @@ class Anthropic:
 
     def __init__(self, settings: HttpProviderSettings, client: HttpClient | None = None) -> None:
         self.name = settings.name
-        self._upstream = Upstream(settings, settings.base_url, client)
+        self._upstream = Upstream(settings, settings.base_url or BASE_URL, client)
         self._url = f"{self._upstream.base_url.removesuffix('/v1')}/v1/messages"
         self._headers = {"Content-Type": "application/json", "anthropic-version": VERSION}
         if settings.api_key is not None:
@@ -87,7 +88,7 @@ class Anthropic:
         except Malformed as error:
             raise self._upstream.broken(f"sent a message we cannot read ({error})") from error
 
-    async def count_call_tokens(self, call: ChatCall, deadline_s: float = 30.0) -> int:
+    async def count_tokens(self, call: ChatCall, deadline_s: float = 30.0) -> int:
         """Input tokens of the call by Anthropic's own count, which costs nothing. Raises ProviderError."""
         body = await self._ask(f"{self._url}/count_tokens", encode_count(call, self.name), deadline_s)
         try:

@@ -19,6 +19,7 @@ What has no exact counterpart there, and what is done:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -69,7 +70,7 @@ def encode(call: ChatCall, provider: str, *, stream: bool) -> bytes:
 
 def encode_count(call: ChatCall, provider: str) -> bytes:
     """The body of `POST /v1/messages/count_tokens`."""
-    body = _body(call, provider, stream=False)
+    body = _body(replace(call, extra=_without_paths(call.extra)), provider, stream=False)
     return orjson.dumps({name: value for name, value in body.items() if name in _COUNTED})
 
 
@@ -90,7 +91,7 @@ class _Request:
     def body(self, stream: bool) -> dict[str, Any]:
         call = self._call
         system, turns = conversation(self._provider, call.messages, self._turn)
-        body = own_extra(call, self._provider, FORMAT)
+        body = self._own_fields()
         body |= {"model": call.model, "messages": turns, "stream": stream, **self._limits()}
         optional = {
             "system": system,
@@ -106,6 +107,15 @@ class _Request:
             if more:
                 body[name] = {**body.get(name, {}), **more}
         return body
+
+    def _own_fields(self) -> dict[str, Any]:
+        """What of `extra` stands at the top of a body. A path names a place in a conversation that is written anew."""
+        extra = own_extra(self._call, self._provider, FORMAT)
+        for name in extra.keys() - _without_paths(extra).keys():
+            raise self._refused(
+                name, "cannot keep this in a request that was changed on its way", f"Leave {name} out."
+            )
+        return extra
 
     def _limits(self) -> dict[str, Any]:
         """`max_tokens` and `thinking`, which must fit each other."""
@@ -251,10 +261,16 @@ class _Request:
         return refused(self._provider, field, why, fix)
 
 
+def _without_paths(extra: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in extra.items() if "[" not in name}
+
+
 def _thinking_config(reasoning: Reasoning | None) -> dict[str, Any] | None:
     if reasoning is None:
         return None
-    shown = {"display": "summarized"} if reasoning.summary not in (None, "none") else {}
+    shown = (
+        {"display": "omitted" if reasoning.summary == "none" else "summarized"} if reasoning.summary else {}
+    )
     if reasoning.budget_tokens == 0 or reasoning.effort == "none":
         return {"type": "disabled"}
     if reasoning.budget_tokens:
