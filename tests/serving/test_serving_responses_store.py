@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from mainstay.core.database import Database
 from mainstay.serving.responses import ResponseStore
+from mainstay.serving.responses import store as store_module
 from mainstay.serving.responses.store import responses
 
 OUTPUT = [{"id": "msg_x_0", "type": "message", "role": "assistant", "content": []}]
@@ -83,14 +84,15 @@ def test_a_chain_does_not_pass_through_another_callers_response(database: Databa
     assert [link.id for link in store.chain("b", "key_1", 9)] == ["b"]
 
 
-def test_what_is_too_old_is_pruned(database: Database):
-    for at_us, name in ((10, "old"), (20, "edge"), (30, "new")):
+def test_what_is_too_old_is_pruned(database: Database, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(store_module, "PRUNED_AT_ONCE", 1)
+    for at_us, name in ((10, "old"), (11, "older"), (20, "edge"), (30, "new")):
         keep(ResponseStore(database, lambda at=at_us: at), name)
     store = ResponseStore(database)
 
-    assert store.prune(20) == 1
+    assert store.prune(20) == 2
     assert store.prune(20) == 0
-    assert set(store.many(["old", "edge", "new"], "key_1")) == {"edge", "new"}
+    assert set(store.many(["old", "older", "edge", "new"], "key_1")) == {"edge", "new"}
 
 
 def test_the_migrated_table_is_the_declared_one(database: Database):

@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from mainstay.core.clock import Clock, now_us
 from mainstay.core.database import Database, metadata
 
+PRUNED_AT_ONCE = 200
+
 responses = sa.Table(
     "responses",
     metadata,
@@ -140,10 +142,19 @@ class ResponseStore:
             return [_link(row) for row in connection.execute(query)]
 
     def prune(self, older_than_us: int) -> int:
-        """Delete responses made before this moment (microseconds since 1970 UTC); returns how many."""
-        query = responses.delete().where(responses.c.created_at_us < older_than_us)
-        with self._database.begin() as connection:
-            return connection.execute(query).rowcount
+        """Delete responses made before this moment (microseconds since 1970 UTC); returns how many.
+
+        A few at a time: whoever keeps a response meanwhile waits for a moment, not for all of them.
+        """
+        old = sa.select(responses.c.id).where(responses.c.created_at_us < older_than_us).limit(PRUNED_AT_ONCE)
+        query = responses.delete().where(responses.c.id.in_(old.scalar_subquery()))
+        deleted = 0
+        while True:
+            with self._database.begin() as connection:
+                count = connection.execute(query).rowcount
+            deleted += count
+            if count < PRUNED_AT_ONCE:
+                return deleted
 
 
 def _link(row: Any) -> Link:
