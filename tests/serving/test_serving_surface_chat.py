@@ -302,3 +302,10 @@ def test_estimated_usage_is_shown_as_usage() -> None:
         ]
         == 3
     )
+
+
+def test_the_older_functions_are_never_answered_with_a_providers_own_events() -> None:
+    functions = [{"name": "weather"}]
+    deltas = [replace(delta, raw=b'{"choices":[]}') for delta in TOOLS]
+    choice = accumulated(rendered(deltas, functions=functions))["choices"][0]
+    assert choice["message"]["function_call"]["name"] == "weather"

@@ -25,9 +25,9 @@ class ChatSurface:
         return read_chat_request(body)
 
     def whole(self, final: Final, request: ChatRequest, ids: Ids) -> bytes:
-        if final.raw is not None:
-            return spliced(final.raw, "mainstay", extension(final))
         legacy = bool(request.hints.get("legacy_functions"))
+        if final.raw is not None and not legacy:
+            return spliced(final.raw, "mainstay", extension(final))
         return orjson.dumps(
             {
                 "id": f"chatcmpl-{ids.trace_id}",

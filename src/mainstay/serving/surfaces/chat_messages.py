@@ -11,22 +11,6 @@ from mainstay.serving.surfaces import common
 
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 _PLAIN: Final = frozenset({"system", "developer", "user", "assistant"})
-_KNOWN: Final = frozenset(
-    {
-        "role",
-        "content",
-        "name",
-        "tool_calls",
-        "tool_call_id",
-        "function_call",
-        "refusal",
-        "audio",
-        "reasoning_content",
-        "reasoning",
-        "thinking_blocks",
-        "cache_control",
-    }
-)
 _AUDIO_TYPES: Final = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 _FILE_TYPES: Final = {".pdf": "application/pdf", ".txt": "text/plain"}
 
@@ -54,7 +38,7 @@ def _message(item: Any, where: str, called: dict[str, str], index: int) -> ChatM
     role = item.get("role")
     if role not in _ROLES:
         raise BadField(f"{where}.role", f"must be one of {', '.join(_ROLES)}; got {common.shown(role)}.")
-    common.bound_unknown(item, _KNOWN, where)
+    common.bound_members(item, where, "content")
     if role == "assistant":
         return _assistant(item, where, called, index)
     for calling in ("tool_calls", "function_call"):
@@ -193,7 +177,7 @@ def _part(item: Any, where: str) -> Part:
             f"{common.shown(kind)} is not supported.",
             fix=f"Send one of {', '.join(_PARTS)}.",
         )
-    common.bound_unknown(item, _PART_KEYS, where)
+    common.bound_members(item, where)
     return reader(item, where)
 
 
@@ -219,7 +203,7 @@ def _image_part(item: Mapping[str, Any], where: str) -> MediaPart:
 def _audio_part(item: Mapping[str, Any], where: str) -> MediaPart:
     audio = common.mapping(item.get("input_audio"), f"{where}.input_audio")
     form = audio.get("format")
-    if form not in _AUDIO_TYPES:
+    if not isinstance(form, str) or form not in _AUDIO_TYPES:
         raise BadField(f"{where}.input_audio.format", f"must be wav or mp3; got {common.shown(form)}.")
     data = common.text(audio.get("data"), f"{where}.input_audio.data")
     return MediaPart("audio", _AUDIO_TYPES[form], data, cache=common.cache_mark(item, where))
@@ -249,6 +233,3 @@ _PARTS: Final[Mapping[str, Callable[[Mapping[str, Any], str], Part]]] = {
     "file": _file_part,
     "refusal": _refusal_part,
 }
-_PART_KEYS: Final = frozenset(
-    {"type", "text", "refusal", "image_url", "input_audio", "file", "cache_control"}
-)

@@ -51,7 +51,9 @@ def read_chat_request(body: Mapping[str, Any]) -> ChatRequest:
     if "model" not in asked:
         raise BadField("model", "must be a string that is not empty.")
     hints = _settle(fields)
-    call = ChatCall(model="", extra=extra, source=body, source_format="openai.chat", **fields)
+    # What the older functions ask for is rebuilt as tools, so that every provider answers in one way.
+    source = None if hints else body
+    call = ChatCall(model="", extra=extra, source=source, source_format="openai.chat", **fields)
     return ChatRequest(
         asked["model"],
         call,

@@ -50,7 +50,7 @@ class ChatStream:
         return b""
 
     def delta(self, delta: Delta) -> bytes:
-        if delta.raw is not None:
+        if delta.raw is not None and not self._legacy:
             return self._relay(delta, delta.raw)
         if not self._head:
             self._open(delta)

@@ -121,7 +121,9 @@ def one_of(*allowed: str) -> Reader:
 
 
 def shown(value: Any) -> str:
-    """A value as a message may repeat it."""
+    """A value as a message may repeat it; of lists and objects the kind alone, as they may be deep."""
+    if isinstance(value, dict | list):
+        return "a list" if isinstance(value, list) else "an object"
     written = repr(value)
     return written if len(written) <= 80 else f"{written[:80]}…"
 
@@ -132,10 +134,12 @@ def bounded(value: Any, where: str) -> Any:
     return value
 
 
-def bound_unknown(item: Mapping[str, Any], known: frozenset[str], where: str) -> None:
-    """Bound the depth of fields that nobody reads: they may be passed through as JSON."""
-    for name in item.keys() - known:
-        bounded(item[name], f"{where}.{name}")
+def bound_members(item: Mapping[str, Any], where: str, walked: str = "") -> None:
+    """Bound the depth of all members but the one that is `walked` by its own reader: even what nobody reads
+    may be passed through as JSON."""
+    for name, value in item.items():
+        if isinstance(value, dict | list) and name != walked:
+            bounded(value, f"{where}.{name}")
 
 
 def _is_deep(value: Any, levels: int) -> bool:
@@ -155,10 +159,10 @@ def cache_mark(item: Mapping[str, Any], where: str) -> CacheMark | None:
         return None
     if not isinstance(control, dict) or control.get("type") != "ephemeral":
         raise BadField(f"{where}.cache_control", 'must be an object of type "ephemeral".')
-    mark = _CACHE_MARKS.get(str(control.get("ttl") or "5m"))
-    if mark is None:
-        raise BadField(f"{where}.cache_control.ttl", f"must be 5m or 1h; got {shown(control['ttl'])}.")
-    return mark
+    ttl = control.get("ttl") or "5m"
+    if ttl not in ("5m", "1h"):
+        raise BadField(f"{where}.cache_control.ttl", f"must be 5m or 1h; got {shown(ttl)}.")
+    return _CACHE_MARKS[ttl]
 
 
 def joined(parts: tuple[Part, ...]) -> str:

@@ -16,26 +16,6 @@ from mainstay.models.types import ChatMessage, MediaPart, Part, TextPart, Thinki
 from mainstay.serving.errors import BadField
 from mainstay.serving.surfaces import common
 
-_KNOWN: Final = frozenset(
-    {
-        "type",
-        "text",
-        "source",
-        "title",
-        "context",
-        "citations",
-        "cache_control",
-        "id",
-        "name",
-        "input",
-        "tool_use_id",
-        "content",
-        "is_error",
-        "thinking",
-        "signature",
-        "data",
-    }
-)
 _USER_BLOCKS: Final = ("text", "image", "document", "tool_result")
 _ASSISTANT_BLOCKS: Final = ("text", "thinking", "redacted_thinking", "tool_use")
 
@@ -64,7 +44,7 @@ class Conversation:
         if not isinstance(item, dict):
             raise BadField(where, "must be an object with role and content.")
         role, content, path = item.get("role"), item.get("content"), f"{where}.content"
-        common.bound_unknown(item, _KNOWN, where)
+        common.bound_members(item, where, "content")
         if role == "system":
             yield self.text_message("system", content, path)
         elif role not in ("user", "assistant"):
@@ -170,7 +150,7 @@ def _blocks(value: Any, where: str, allowed: tuple[str, ...]) -> Iterator[tuple[
                 f"{common.shown(block.get('type'))} is not supported here.",
                 fix=f"Send one of {', '.join(allowed)}.",
             )
-        common.bound_unknown(block, _KNOWN, path)
+        common.bound_members(block, path, "content" if block["type"] == "tool_result" else "")
         yield block, path
 
 

@@ -115,7 +115,7 @@ def _tool_choice(value: Any, where: str, tools: tuple[Tool, ...]) -> tuple[ToolC
         return None, None
     given = common.mapping(value, where)
     mode = given.get("type")
-    if mode not in _CHOICES:
+    if not isinstance(mode, str) or mode not in _CHOICES:
         raise BadField(f"{where}.type", f"must be one of {', '.join(_CHOICES)}; got {common.shown(mode)}.")
     name = None
     if mode == "tool":
