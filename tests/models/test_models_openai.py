@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import struct
 from contextlib import aclosing
 from pathlib import Path
 
@@ -272,7 +274,7 @@ async def test_cancelling_the_caller_closes_the_socket(provider, upstream):
     await asyncio.wait_for(upstream.hung_up.wait(), 5)
 
 
-async def test_a_server_that_is_not_there_is_unreachable():
+async def test_a_server_that_is_not_there_is_unreachable_and_its_address_stays_ours():
     provider = OpenAiCompatible(HttpProviderSettings("gone", "http://127.0.0.1:9"))
 
     with pytest.raises(ProviderUnreachable) as caught:
@@ -280,6 +282,151 @@ async def test_a_server_that_is_not_there_is_unreachable():
     await provider.close()
 
     assert caught.value.retryable
+    assert "127.0.0.1" not in str(caught.value)
+
+
+async def test_a_whole_answer_is_asked_for_without_a_stream(provider, upstream):
+    answer = await provider.complete(call(max_tokens=9), 5.0)
+
+    [seen] = upstream.requests
+    assert seen.body == {"model": "m", "messages": [{"role": "user", "content": "Hi there"}], "max_tokens": 9}
+    assert seen.headers["Accept"] == "application/json"
+    assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("Hello world", "stop")
+    assert answer.usage == Usage(11, 3)
+    assert json.loads(answer.raw)["id"] == "chatcmpl-1"
+
+
+async def test_usage_of_a_whole_answer_is_estimated_when_the_provider_gives_none(provider, upstream):
+    upstream.plays(Reply(usage=None))
+
+    answer = await provider.complete(call(), 5.0)
+
+    assert answer.usage == Usage(input_tokens=2, output_tokens=3, estimated=True)
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (Reply(status=429, error={"code": "rate_limit_exceeded"}), ProviderRateLimited),
+        (Reply(whole={"error": {"message": "slow", "code": 429}}), ProviderRateLimited),
+        (Reply(whole={"choices": []}), ProviderStreamBroken),
+        (Reply(finish_reason=None), ProviderStreamBroken),
+    ],
+)
+async def test_a_whole_answer_fails_by_its_reason(provider, upstream, reply, kind):
+    upstream.plays(reply)
+
+    with pytest.raises(kind):
+        await provider.complete(call(), 5.0)
+
+
+async def test_the_deadline_bounds_a_whole_answer(provider, upstream):
+    upstream.plays(Reply(silent_before=True))
+
+    with pytest.raises(ProviderTimeout):
+        await provider.complete(call(), 0.2)
+
+    await asyncio.wait_for(upstream.hung_up.wait(), 5)
+
+
+async def test_cancelling_a_whole_answer_closes_the_socket(provider, upstream):
+    upstream.plays(Reply(silent_before=True))
+    task = asyncio.create_task(provider.complete(call(), 30.0))
+    while not upstream.requests:
+        await asyncio.sleep(0)
+
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(upstream.hung_up.wait(), 5)
+
+
+def event(**more: object) -> bytes:
+    return b"data: " + json.dumps(more).encode() + b"\n\n"
+
+
+def choice(index: int, text: str = "", finish: str | None = None) -> dict[str, object]:
+    return {"index": index, "delta": {"content": text}, "finish_reason": finish}
+
+
+async def test_a_stream_of_two_choices_is_whole_when_both_are(provider, upstream):
+    begun = [event(choices=[choice(0, "a")]), event(choices=[choice(1, "b")])]
+    ends = [event(choices=[choice(0, finish="stop")]), event(choices=[choice(1, finish="length")])]
+    upstream.plays(Reply(raw=b"".join([*begun, *ends])), Reply(raw=b"".join([*begun, ends[0]])))
+
+    deltas = await collect(provider, call(n=2))
+
+    assert [(d.index, d.text) for d in deltas if d.text] == [(0, "a"), (1, "b")]
+    assert {d.index: d.finish_reason for d in deltas if d.finish_reason} == {0: "stop", 1: "length"}
+    with pytest.raises(ProviderStreamBroken):
+        await collect(provider, call(n=2))
+
+
+async def test_every_event_can_be_relayed_as_it_came(provider, upstream):
+    raw = (WIRE / "openai_stream.sse").read_bytes()
+    upstream.plays(Reply(raw=raw))
+
+    deltas = await collect(provider)
+
+    assert all(b"data: " + delta.raw in raw for delta in deltas)
+
+
+async def test_what_a_provider_cannot_do_is_refused_before_it_is_asked(upstream):
+    provider = OpenAiCompatible(HttpProviderSettings("vendor", upstream.base_url))
+    provider.supports = provider.supports - {"logprobs"}
+
+    with pytest.raises(ProviderBadRequest, match="logprobs"):
+        await provider.complete(call(logprobs=True), 5.0)
+    with pytest.raises(ProviderBadRequest, match="logprobs"):
+        await collect(provider, call(logprobs=True))
+    await provider.close()
+
+    assert upstream.requests == []
+
+
+def vector(*values: float) -> str:
+    return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
+
+
+@pytest.mark.parametrize("form", [vector, lambda *v: list(v)])
+async def test_embeddings_come_in_the_order_of_the_texts(provider, upstream, form):
+    upstream.plays(
+        Reply(
+            whole={
+                "model": "emb",
+                "data": [{"index": 1, "embedding": form(0.5, 1)}, {"index": 0, "embedding": form(0.25, -1)}],
+                "usage": {"prompt_tokens": 4, "total_tokens": 4},
+            }
+        )
+    )
+
+    found = await provider.embed("emb-small", ("a", "b"), 2, 5.0)
+
+    assert upstream.requests[0].body == {
+        "model": "emb-small",
+        "input": ["a", "b"],
+        "encoding_format": "base64",
+        "dimensions": 2,
+    }
+    assert upstream.requests[0].path == "/v1/embeddings"
+    assert (found.vectors, found.input_tokens, found.model) == (((0.25, -1.0), (0.5, 1.0)), 4, "emb")
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        {"data": [{"index": 0, "embedding": [0.5]}]},
+        {"data": [{"embedding": "!"}, {"embedding": "?"}]},
+        {"data": None},
+        {"data": [{}, {}]},
+    ],
+)
+async def test_embeddings_that_make_no_sense_are_an_error(provider, upstream, whole):
+    upstream.plays(Reply(whole=whole))
+
+    with pytest.raises(ProviderStreamBroken):
+        await provider.embed("emb", ("a", "b"), None, 5.0)
 
 
 def test_a_base_url_without_a_scheme_is_a_config_error():

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainstay.models import Price, PriceTier, Usage, cost_nusd, price_of, worst_case_nusd
+from mainstay.models import Price, PriceTier, Usage, cost_nusd, expected_nusd, price_of, worst_case_nusd
+from mainstay.models.prices import check_override
 
 AT_US = int(datetime(2026, 9, 1, tzinfo=UTC).timestamp() * 1e6)
 PRICE = Price(150.0, 600.0, 75.0, source="test", as_of="2026-09-01")
@@ -76,18 +77,103 @@ def test_the_tier_a_prompt_reaches_prices_the_whole_call():
     assert cost_nusd(Usage(101, 10), price) == 1010 + 200 + 7
 
 
-usages = st.integers(0, 500).flatmap(
-    lambda given_tokens: st.builds(
-        Usage,
-        input_tokens=st.just(given_tokens),
-        output_tokens=st.integers(0, 300),
-        cached_input_tokens=st.integers(0, given_tokens),
-    )
+def test_the_price_list_brings_the_dearer_classes_too():
+    claude = price_of("anthropic", "claude-sonnet-4-5", AT_US)
+    spoken = price_of("openai", "gpt-realtime", AT_US)
+
+    assert claude is not None
+    assert claude.cache_write_nusd == claude.input_nusd * 1.25
+    assert spoken is not None
+    assert spoken.audio_input_nusd == 32_000
+    assert spoken.audio_output_nusd == 64_000
+
+
+DEAR = Price(
+    1000.0,
+    4000.0,
+    100.0,
+    "test",
+    "2026-09-01",
+    cache_write_nusd=1250.0,
+    cache_write_1h_nusd=2000.0,
+    audio_input_nusd=32_000.0,
+    audio_output_nusd=64_000.0,
 )
 
 
-@given(usages, st.floats(0, 1e4), st.floats(0, 1e4), st.floats(0, 1e4))
-def test_no_call_within_its_limits_costs_more_than_the_worst_case(usage, fresh, written, cached):
-    price = Price(fresh, written, cached, "test", "2026-09-01")
+def test_each_token_is_charged_in_one_class():
+    usage = Usage(
+        1000,
+        100,
+        cached_input_tokens=400,
+        cache_write_tokens=300,
+        cache_write_1h_tokens=100,
+        audio_input_tokens=50,
+        audio_output_tokens=10,
+    )
+
+    assert cost_nusd(usage, DEAR) == (
+        250 * 1000 + 400 * 100 + 200 * 1250 + 100 * 2000 + 50 * 32_000 + 90 * 4000 + 10 * 64_000
+    )
+
+
+def test_writing_a_cache_costs_as_input_without_a_price_of_its_own():
+    assert cost_nusd(Usage(1000, 0, cache_write_tokens=1000), PRICE) == cost_nusd(Usage(1000, 0), PRICE)
+
+
+def test_in_a_dearer_tier_writing_the_cache_is_dearer_too():
+    price = Price(
+        100.0, 0.0, 10.0, "test", "", tiers=(PriceTier(10, 200.0, 0.0, 20.0),), cache_write_nusd=125.0
+    )
+
+    assert cost_nusd(Usage(20, 0, cache_write_tokens=20), price) == 20 * 250
+
+
+def test_a_call_that_writes_no_cache_is_held_for_less():
+    silent = Price(1000.0, 4000.0, 100.0, "test", "", cache_write_nusd=1250.0, cache_write_1h_nusd=2000.0)
+
+    assert worst_case_nusd(10, 1, silent) == 10 * 2000 + 4000
+    assert worst_case_nusd(10, 1, silent, cache_writes=False) == 10 * 1000 + 4000
+
+
+def test_the_expected_cost_counts_nothing_as_cached():
+    assert expected_nusd(10, 2, PRICE) == 10 * 150 + 2 * 600
+
+
+@pytest.mark.parametrize(("times", "wrong"), [(1000, False), (1001, True), (0.001, False)])
+def test_only_a_price_beyond_a_thousand_times_the_list_looks_wrong(times, wrong):
+    given = Price(PRICE.input_nusd * times, PRICE.output_nusd, 0.0, "file", "")
+
+    assert (check_override(given, PRICE) is not None) == wrong
+
+
+def test_a_free_listed_price_judges_nothing():
+    assert check_override(PRICE, Price(0.0, 0.0, 0.0, "test", "")) is None
+
+
+@st.composite
+def usages(draw: st.DrawFn) -> Usage:
+    given_tokens, written_tokens = draw(st.integers(0, 500)), draw(st.integers(0, 300))
+    cached = draw(st.integers(0, given_tokens))
+    writes = draw(st.integers(0, given_tokens - cached))
+    return Usage(
+        given_tokens,
+        written_tokens,
+        cached_input_tokens=cached,
+        cache_write_tokens=writes,
+        cache_write_1h_tokens=draw(st.integers(0, writes)),
+        audio_input_tokens=draw(st.integers(0, given_tokens)),
+        audio_output_tokens=draw(st.integers(0, written_tokens)),
+    )
+
+
+rates = st.floats(0, 1e4)
+own_rates = st.none() | rates
+
+
+@given(usages(), rates, rates, rates, st.tuples(own_rates, own_rates, own_rates, own_rates), st.booleans())
+def test_no_call_within_its_limits_costs_more_than_the_worst_case(usage, fresh, written, cached, own, tiered):
+    tiers = (PriceTier(100, fresh * 2, written * 2, cached * 2),) if tiered else ()
+    price = Price(fresh, written, cached, "test", "2026-09-01", tiers, 3.0, *own)
 
     assert cost_nusd(usage, price) <= worst_case_nusd(usage.input_tokens, usage.output_tokens, price)

@@ -23,7 +23,8 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One scripted answer. `raw` replaces the stream's bytes; `error` is the body's `error` object.
+    """One scripted answer. `raw` replaces the stream's bytes, `whole` the body of an answer that is not streamed
+    (or of embeddings); `error` is the body's `error` object.
 
     `silent_before`: no byte is sent; `silent_after`/`cut_after`: after that many pieces the stream stays
     open and silent, or the socket is closed without an end.
@@ -37,6 +38,7 @@ class Reply:
     error: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     raw: bytes | None = None
+    whole: Mapping[str, Any] | None = None
     silent_before: bool = False
     silent_after: int | None = None
     cut_after: int | None = None
@@ -46,6 +48,7 @@ class Reply:
 class SeenRequest:
     body: Mapping[str, Any]
     headers: Mapping[str, str]
+    path: str = ""
 
 
 class OpenAiServer:
@@ -67,14 +70,18 @@ class OpenAiServer:
 
     async def __aenter__(self) -> OpenAiServer:
         app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_get("/v1/models", self._models)
+        self._add_routes(app.router)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self._port = self._runner.addresses[0][1]
         return self
+
+    def _add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_post("/v1/chat/completions", self._chat)
+        router.add_post("/v1/embeddings", self._chat)
+        router.add_get("/v1/models", self._models)
 
     async def __aexit__(self, *exc: object) -> None:
         self._ending.set()
@@ -85,7 +92,7 @@ class OpenAiServer:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
-        self.requests.append(SeenRequest(body, dict(request.headers)))
+        self.requests.append(SeenRequest(body, dict(request.headers), request.path_qs))
         self.sockets.add(id(request.transport))
         reply = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
         try:
@@ -103,7 +110,8 @@ class OpenAiServer:
             payload = {"error": dict(reply.error or {"message": "scripted"})}
             return web.json_response(payload, status=reply.status, headers=reply.headers)
         if not body.get("stream"):
-            return web.json_response(_whole(body, reply), headers=reply.headers)
+            whole = _whole(body, reply) if reply.whole is None else reply.whole
+            return web.json_response(whole, headers=reply.headers)
         return await self._stream(request, body, reply)
 
     async def _stream(

@@ -26,11 +26,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ProviderEntry:
-    """An endpoint of the project. `api_key_env` names an environment variable; None: no key."""
+    """A provider of the project. `api_key_envs` name environment variables; `base_url` None: the vendor's own."""
 
     kind: str
-    base_url: str
-    api_key_env: str | None
+    base_url: str | None
+    api_key_envs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ class Project:
     path: Path
     providers: Mapping[str, ProviderEntry]
     models: Mapping[str, Route]
+    routes: frozenset[str]
     knowledge: Mapping[str, CorpusSource]
     prompts: Mapping[str, Prompt]
     policies: Mapping[str, Policy]
@@ -122,9 +123,13 @@ class _Reader:
             name=file.project,
             path=self._yaml.path,
             providers={
-                n: ProviderEntry(p.kind, p.base_url, p.api_key_env) for n, p in file.providers.items()
+                n: ProviderEntry(
+                    p.kind, p.base_url, (p.api_key_env,) if p.api_key_env else tuple(p.api_key_envs)
+                )
+                for n, p in file.providers.items()
             },
-            models={name: Route(route.provider, route.model) for name, route in file.models.items()},
+            models={name: Route(model.provider, model.model) for name, model in file.models.items()},
+            routes=frozenset(file.routes),
             knowledge=self._knowledge(file),
             prompts=prompts,
             policies=policies,
@@ -195,10 +200,11 @@ class _Reader:
         policies: dict[str, Policy],
     ) -> AppSpec:
         at: KeyPath = ("apps", name)
-        if name in file.models:
-            self._wrong(
-                at, f"{name!r} is also a name under models.", "Rename one: clients ask for both alike."
-            )
+        for section in ("models", "routes"):
+            if name in getattr(file, section):
+                self._wrong(
+                    at, f"{name!r} is also a name under {section}.", "Rename one: clients ask for both alike."
+                )
         prompt = self._reference((*at, "prompt"), app.prompt, "prompts", file.prompts, prompts, load_prompt)
         policy = app.policy
         if policy is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from mainstay.core.config import SPECS
 from mainstay.delivery.types import GenerationSettings
+from mainstay.models.providers import PROVIDER_KINDS
+from mainstay.models.types import Capability, RoutePolicy
 from mainstay.retrieval.types import RetrievalSettings
 
 _generation = GenerationSettings()
@@ -29,28 +32,64 @@ class PriceSection(_Section):
     input: float = Field(ge=0)
     output: float = Field(ge=0)
     cached_input: float | None = Field(None, ge=0, description="As input, unless there is a discount.")
+    cache_write: float | None = Field(None, ge=0, description="Written to a cache; as input, unless dearer.")
 
 
 class ProviderSection(_Section):
-    """An endpoint that speaks the OpenAI API, such as vLLM, Ollama or a vendor."""
+    """A service that answers, or a vendor we know, set up by its name."""
 
-    kind: Literal["openai"] = "openai"
-    base_url: Annotated[str, StringConstraints(pattern=r"^https?://")] = Field(
-        description="Base URL with the version, e.g. http://localhost:8000/v1."
+    kind: Text = Field(
+        "openai",
+        description="How it is spoken to.",
+        json_schema_extra={"examples": list(PROVIDER_KINDS)},
+    )
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://")] | None = Field(
+        None, description="Base URL with the version, e.g. http://localhost:8000/v1; else the vendor's own."
     )
     api_key_env: Text | None = Field(None, description="Environment variable that holds the key.")
+    api_key_envs: list[Text] = Field(default_factory=list, description="Several keys, which share the load.")
     models: list[Text] = Field(default_factory=list, description="Its models, for lists.")
     price: PriceSection | None = Field(None, description="Of all its models; else from the price list.")
     idle_timeout_s: float | None = Field(None, gt=0, le=3600, description="Longest silence in a stream.")
+    connect_timeout_s: float | None = Field(None, gt=0, le=600, description="Longest wait for a connection.")
+    max_tokens_field: Text | None = Field(None, description="What it calls the limit of output tokens.")
+    options: dict[str, str | int | float | bool | date] = Field(
+        default_factory=dict, description="What only this kind knows, e.g. Azure's api_version."
+    )
+    lacks: list[Capability] = Field(default_factory=list, description="What none of its models takes.")
 
 
-class RouteSection(_Section):
+class ModelSection(_Section):
     """Another name for a provider's model."""
 
     provider: Text = Field(description="A name under `providers`, or a vendor such as openai.")
     model: Text = Field(description="The provider's own name of the model.")
     price: PriceSection | None = Field(None, description="Else the provider's, else from the price list.")
     context_tokens: int | None = Field(None, ge=1, description="Longest input and output together.")
+    max_output_tokens: int | None = Field(None, ge=1, description="Longest output.")
+    supports: list[Capability] | None = Field(None, description="All that it takes; else what is known.")
+    lacks: list[Capability] = Field(default_factory=list, description="What it does not take.")
+
+
+class RouteTargetSection(_Section):
+    """A target of a route with its share."""
+
+    model: Text = Field(description="E.g. openai/gpt-4o-mini, or a name under `models`.")
+    weight: float = Field(1, ge=0, description="Its share of a weighted route; 0: for fallback alone.")
+
+
+class RouteSection(_Section):
+    """A name for several models, and how one is chosen for a request."""
+
+    policy: RoutePolicy = Field("weighted", description="How a target is chosen.")
+    targets: list[Text | RouteTargetSection] = Field(min_length=1, description="Models to choose from.")
+    sticky: bool = Field(False, description="A conversation stays with its target.")
+    attempts: int = Field(3, ge=1, le=20, description="Attempts for a request, all targets together.")
+    attempts_per_target: int = Field(2, ge=1, le=20, description="Attempts at one target.")
+    deadline_s: float = Field(600, gt=0, le=3600, description="Seconds a request may take.")
+    first_token_timeout_s: float | None = Field(None, gt=0, le=3600, description="Longest wait for a word.")
+    cache_ttl_s: float | None = Field(None, gt=0, description="Seconds that answers are kept; null: not.")
+    context_fallback: Text | None = Field(None, description="Model for prompts too long for the targets.")
 
 
 class CorpusSection(_Section):
@@ -110,7 +149,10 @@ class ProjectFile(_Section):
     project: Name = Field(description="Name of the project.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Server settings.")
     providers: dict[Name, ProviderSection] = Field(default_factory=dict)
-    models: dict[Name, RouteSection] = Field(default_factory=dict, description="Your own names of models.")
+    models: dict[Name, ModelSection] = Field(default_factory=dict, description="Your own names of models.")
+    routes: dict[Name, RouteSection] = Field(
+        default_factory=dict, description="Names that choose among models."
+    )
     knowledge: dict[Name, CorpusSection] = Field(default_factory=dict)
     prompts: dict[Name, Text] = Field(default_factory=dict, description="Prompt files by name.")
     policies: dict[Name, Text] = Field(default_factory=dict, description="Policy files by name.")

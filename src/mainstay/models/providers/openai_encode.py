@@ -92,10 +92,12 @@ class Encoder:
         body["model"] = call.model
         if call.max_tokens is not None:
             body[self._max_tokens_field] = call.max_tokens
+        asked = body.pop("stream_options", None)
+        body.pop("stream", None)
         if stream:
             body["stream"] = True
             if self._dialect.stream_usage:
-                body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+                body["stream_options"] = {**(asked or {}), "include_usage": True}
         return orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
 
     def _from_source(self, call: ChatCall, source: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,9 +106,6 @@ class Encoder:
         if call.max_tokens is None and not MAX_TOKENS_FIELDS.isdisjoint(body):
             limits = [body.pop(name) for name in MAX_TOKENS_FIELDS if name in body]
             body[self._max_tokens_field] = next((limit for limit in limits if limit is not None), None)
-        asked_to_stream = body.pop("stream", None)
-        if not asked_to_stream or not self._dialect.stream_usage:
-            body.pop("stream_options", None)
         if "seed" in body and self._dialect.seed_field != "seed":
             body[self._dialect.seed_field] = body.pop("seed")
         if not self._dialect.developer_role:

@@ -338,6 +338,10 @@ def _first(*counts: int | None) -> int:
     return next((count for count in counts if count), 0)
 
 
+def _or(count: int | None, otherwise: int) -> int:
+    return otherwise if count is None else count
+
+
 def _count(details: object, name: str) -> int | None:
     """A count of tokens; None when absent, or when it cannot be one: below zero it would pay money back."""
     value = details.get(name) if isinstance(details, dict) else None
@@ -357,5 +361,5 @@ def decode_embeddings(body: bytes) -> tuple[Sequence[object], Mapping[str, Any]]
     items = answer.get("data")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise MalformedEvent(f"data is no list of objects: {body[:80]!r}")
-    ordered = sorted(enumerate(items), key=lambda pair: _count(pair[1], "index") or pair[0])
+    ordered = sorted(enumerate(items), key=lambda pair: _or(_count(pair[1], "index"), pair[0]))
     return [item.get("embedding") for _, item in ordered], answer
