@@ -461,6 +461,19 @@ async def test_a_server_that_is_not_there_is_unreachable(unused_tcp_port):
     assert "sk-ant" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["sk-ant-secret\n", "sk-ant-secret\u2019"])
+async def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(upstream, key):
+    provider = Anthropic(HttpProviderSettings("claude", upstream.base_url, Secret(key)))
+
+    with pytest.raises(ProviderAuthFailed) as caught:
+        await deltas(provider)
+    await provider.close()
+
+    assert "sk-ant" not in repr(caught.value)
+    assert caught.value.__cause__ is None
+    assert upstream.requests == []
+
+
 async def test_leaving_a_stream_hangs_up(provider, upstream):
     upstream.plays(Reply(silent_after=4))
 

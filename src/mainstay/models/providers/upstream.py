@@ -13,6 +13,7 @@ from typing import Final
 
 from mainstay.core.errors import ConfigError
 from mainstay.models.errors import (
+    ProviderAuthFailed,
     ProviderError,
     ProviderStreamBroken,
     ProviderTimeout,
@@ -68,7 +69,10 @@ class Upstream:
     async def post(
         self, url: str, headers: Mapping[str, str], body: bytes, deadline: Deadline
     ) -> HttpResponse:
-        """The answer once its head is here, whatever its status. Raises ProviderUnreachable, ProviderTimeout."""
+        """The answer once its head is here, whatever its status.
+
+        Raises ProviderUnreachable, ProviderTimeout, and ProviderAuthFailed for a key that no header can hold.
+        """
         try:
             return await self._open().request(
                 "POST",
@@ -80,6 +84,12 @@ class Upstream:
             )
         except HttpError as error:
             raise self._failed(error, deadline, begun=False) from error
+        except ValueError:  # its cause may hold the key
+            raise ProviderAuthFailed(
+                f"{self.name} cannot be called: its key or an option does not fit into an HTTP header.",
+                provider=self.name,
+                fix="Look for line ends and characters beyond Latin-1 in them.",
+            ) from None
 
     async def chunks(
         self, response: HttpResponse, progress: Progress, deadline: Deadline
