@@ -6,8 +6,8 @@ is imported on first use: its data takes about half a second to load.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from importlib.metadata import version
@@ -140,30 +140,91 @@ def _tiers(prices: ModelPrice, given: Decimal, written: Decimal, cached: Decimal
     return tuple(tiers)
 
 
+_PARTS: Final = 1_000_000
+"""Rates are whole millionths of a nano-dollar a token: exact for every listed price, and integers are quick."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """The rates of one tier of a price, each in `_PARTS` of a nano-dollar a token."""
+
+    above_input_tokens: int
+    given: int
+    cached: int
+    written: int
+    cache_write: int
+    cache_write_1h: int
+    sound: int
+    spoken: int
+    dearest_given: int
+    dearest_given_uncached: int
+    dearest_written: int
+
+
+@lru_cache(maxsize=4096)
+def _compiled(price: Price) -> tuple[int, tuple[_Rates, ...]]:
+    """(the fee of a request, tiers from the highest down; the last one always applies)"""
+    tiers = (PriceTier(-1, price.input_nusd, price.output_nusd, price.cached_input_nusd), *price.tiers)
+    return _parts(price.request_nusd), tuple(_rates(tier, price) for tier in reversed(tiers))
+
+
+def _rates(tier: PriceTier, price: Price) -> _Rates:
+    minutes, hour = _write_rates(tier.input_nusd, price)
+    sound, spoken = (
+        _or(price.audio_input_nusd, tier.input_nusd),
+        _or(price.audio_output_nusd, tier.output_nusd),
+    )
+    uncached = max(tier.input_nusd, tier.cached_input_nusd, sound)
+    return _Rates(
+        above_input_tokens=tier.above_input_tokens,
+        given=_parts(tier.input_nusd),
+        cached=_parts(tier.cached_input_nusd),
+        written=_parts(tier.output_nusd),
+        cache_write=_parts(minutes),
+        cache_write_1h=_parts(hour),
+        sound=_parts(sound),
+        spoken=_parts(spoken),
+        dearest_given=_parts(max(uncached, minutes, hour)),
+        dearest_given_uncached=_parts(uncached),
+        dearest_written=_parts(max(tier.output_nusd, spoken)),
+    )
+
+
+def _parts(nusd: float) -> int:
+    return round(nusd * _PARTS)
+
+
+def _reached(input_tokens: int, tiers: tuple[_Rates, ...]) -> _Rates:
+    for rates in tiers:
+        if input_tokens > rates.above_input_tokens:
+            return rates
+    return tiers[-1]
+
+
 def cost_nusd(usage: Usage, price: Price) -> int:
     """The cost of a call, rounded up once to a whole nano-dollar.
 
     Each token is charged in one class: read from the cache, written to it (for minutes or an hour), sound, or plain.
     Sound read from the cache is charged as cached.
     """
-    rates = _rates(usage.input_tokens, price)
+    fee, tiers = _compiled(price)
+    rates = _reached(usage.input_tokens, tiers)
     cached = min(usage.cached_input_tokens, usage.input_tokens)
     written = min(usage.cache_write_tokens, usage.input_tokens - cached)
     hour = min(usage.cache_write_1h_tokens, written)
     sound = min(usage.audio_input_tokens, usage.input_tokens - cached - written)
     spoken = min(usage.audio_output_tokens, usage.output_tokens)
-    write_nusd, hour_nusd = _write_rates(rates.input_nusd, price)
     total = (
-        (usage.input_tokens - cached - written - sound) * Decimal(rates.input_nusd)
-        + cached * Decimal(rates.cached_input_nusd)
-        + (written - hour) * Decimal(write_nusd)
-        + hour * Decimal(hour_nusd)
-        + sound * Decimal(_or(price.audio_input_nusd, rates.input_nusd))
-        + (usage.output_tokens - spoken) * Decimal(rates.output_nusd)
-        + spoken * Decimal(_or(price.audio_output_nusd, rates.output_nusd))
-        + Decimal(price.request_nusd)
+        fee
+        + (usage.input_tokens - cached - written - sound) * rates.given
+        + cached * rates.cached
+        + (written - hour) * rates.cache_write
+        + hour * rates.cache_write_1h
+        + sound * rates.sound
+        + (usage.output_tokens - spoken) * rates.written
+        + spoken * rates.spoken
     )
-    return _up(total)
+    return -(-total // _PARTS)
 
 
 def worst_case_nusd(
@@ -171,13 +232,11 @@ def worst_case_nusd(
 ) -> int:
     """What a call can cost at most: each token in its dearest class, all output tokens written, the dearest tier
     reached. `cache_writes` False: the call asks for no cache, so none is written at a price of its own."""
-    rates = _rates(input_tokens, price)
-    given = [rates.input_nusd, rates.cached_input_nusd, _or(price.audio_input_nusd, 0.0)]
-    if cache_writes:
-        given.extend(_write_rates(rates.input_nusd, price))
-    written = max(rates.output_nusd, _or(price.audio_output_nusd, 0.0))
-    total = input_tokens * Decimal(max(given)) + max_output_tokens * Decimal(written)
-    return _up(total + Decimal(price.request_nusd))
+    fee, tiers = _compiled(price)
+    rates = _reached(input_tokens, tiers)
+    given = rates.dearest_given if cache_writes else rates.dearest_given_uncached
+    total = fee + input_tokens * given + max_output_tokens * rates.dearest_written
+    return -(-total // _PARTS)
 
 
 def expected_nusd(input_tokens: int, output_tokens: int, price: Price) -> int:
@@ -195,16 +254,6 @@ def _write_rates(input_nusd: float, price: Price) -> tuple[float, float]:
 
 def _or(rate: float | None, otherwise: float) -> float:
     return otherwise if rate is None else rate
-
-
-def _up(nusd: Decimal) -> int:
-    # Binary floats of decimal prices are off by 1e-16: forgive that before rounding up.
-    return math.ceil(round(nusd, 6))
-
-
-def _rates(input_tokens: int, price: Price) -> Price | PriceTier:
-    reached = [tier for tier in price.tiers if input_tokens > tier.above_input_tokens]
-    return reached[-1] if reached else price
 
 
 def check_override(price: Price, listed: Price) -> str | None:
