@@ -73,3 +73,21 @@ def test_other_models_are_assumed_to_take_what_their_vendor_does(model):
 
 def test_a_name_alike_at_another_vendor_lacks_nothing():
     assert model_lacks("groq", "o3") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("model", "lacks"),
+    [
+        ("claude-opus-4-7", {"temperature", "top_p", "top_k"}),
+        ("claude-sonnet-5-5", {"temperature", "top_p", "top_k"}),
+        ("eu.anthropic.claude-opus-4-7-v1:0", {"temperature", "top_p", "top_k"}),
+        ("claude-sonnet-4-20250514", {"json_schema"}),
+        ("us.anthropic.claude-3-7-sonnet-20250219-v1:0", {"json_schema"}),
+        ("claude-sonnet-4-5-20250929", set()),
+        ("claude-opus-4-1", set()),
+        ("claude-haiku-4-5", set()),
+        ("claude-opus-4-6", set()),
+    ],
+)
+def test_what_claude_models_refuse_is_known_wherever_they_run(model, lacks):
+    assert model_lacks("anthropic", model) == model_lacks("bedrock", model) == lacks

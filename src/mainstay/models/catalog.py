@@ -280,8 +280,10 @@ class Catalog:
             if model.weights is not None:
                 yield f"{LOCAL}/{model.name}", f"runs here; {model.bytes / 1e6:.0f} MB"
         for provider in self._config.providers.values():
+            account = self._accounts.get(provider.name)
+            note = f"at {account.base_url}" if account.base_url else f"by {account.kind}"
             for name in provider.models:
-                yield f"{provider.name}/{name}", f"at {self._accounts.get(provider.name).base_url}"
+                yield f"{provider.name}/{name}", note
         for vendor in self._accounts.vendors():
             for name in listed_models(vendor.price_id) if vendor.price_id else ():
                 yield f"{vendor.name}/{name}", f"at {vendor.base_url}"

@@ -11,6 +11,7 @@ from mainstay.models.types import Capability
 Lacks = frozenset[Capability]
 
 _OPENAI_REASONING: Final[Lacks] = frozenset({"temperature", "top_p", "penalties", "logprobs", "logit_bias"})
+_CLAUDE: Final = frozenset({"anthropic", "bedrock"})
 _MODEL_LACKS: Final[Sequence[tuple[frozenset[str], re.Pattern[str], Lacks]]] = (
     # "Reasoning models": sampling is fixed. From gpt-5.1 on it is free while reasoning is off, so those are asked.
     (
@@ -29,6 +30,17 @@ _MODEL_LACKS: Final[Sequence[tuple[frozenset[str], re.Pattern[str], Lacks]]] = (
         frozenset({"reasoning", "audio"}),
     ),
     (frozenset({"xai"}), re.compile(r"grok-4.*|grok-code.*"), frozenset({"penalties", "stop"})),
+    # Sampling is fixed from Claude Opus 4.7 on; structured output began with Sonnet 4.5 and Opus 4.1.
+    (
+        _CLAUDE,
+        re.compile(r"(.*[./])?claude-(opus-4-[78]|(opus|sonnet|haiku|fable)-[5-9]).*"),
+        frozenset({"temperature", "top_p", "top_k"}),
+    ),
+    (
+        _CLAUDE,
+        re.compile(r"(.*[./])?claude-(3.*|(opus|sonnet)-4(-0|-2025\d{4}|@.*)?(-v\d.*)?)"),
+        frozenset({"json_schema"}),
+    ),
 )
 """(vendors or kinds, model names, what such a model lacks). Small on purpose: unknown models are assumed to take
 what their vendor takes; `lacks` and `supports` in the project file say more."""

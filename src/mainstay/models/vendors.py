@@ -60,6 +60,15 @@ VENDORS: Final[Mapping[str, Vendor]] = {
             source="platform.openai.com/docs/api-reference/chat",
         ),
         Vendor(
+            "anthropic",
+            "https://api.anthropic.com",
+            "ANTHROPIC_API_KEY",
+            "anthropic",
+            lacks=frozenset(),
+            kind="anthropic",
+            source="docs.claude.com/en/api/messages",
+        ),
+        Vendor(
             "groq",
             "https://api.groq.com/openai/v1",
             "GROQ_API_KEY",

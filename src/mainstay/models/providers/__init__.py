@@ -5,7 +5,9 @@ factory `(settings: HttpProviderSettings) -> ChatProvider` on `PROVIDER_KINDS`.
 """
 
 from mainstay.models.providers.anthropic import Anthropic
+from mainstay.models.providers.anthropic import Anthropic
 from mainstay.models.providers.azure import AzureOpenAi
+from mainstay.models.providers.bedrock import Bedrock
 from mainstay.models.providers.bedrock import Bedrock
 from mainstay.models.providers.extractive import Extractive
 from mainstay.models.providers.llamacpp import LlamaCpp
@@ -17,7 +19,9 @@ from mainstay.models.providers.vllm import Vllm
 __all__ = [
     "PROVIDER_KINDS",
     "Anthropic",
+    "Anthropic",
     "AzureOpenAi",
+    "Bedrock",
     "Bedrock",
     "Extractive",
     "HttpProviderSettings",
