@@ -253,7 +253,12 @@ def read(*parts: str) -> str:
 
 @pytest.mark.parametrize("vendor", VENDORS.values(), ids=lambda v: v.name)
 def test_every_vendor_is_listed_with_its_key(vendor: Any) -> None:
-    assert f"| `{vendor.name}` | `{vendor.key_env}` |" in read("how-to", "choose-a-model.md")
+    row = f"| `{vendor.name}` | `{vendor.key_env}` | {vendor.base_url} |"
+    lacks = ", ".join(f"`{name}`" for name in sorted(vendor.lacks)) or "–"
+    assert any(
+        line.startswith(row) and f"| {lacks} |" in line
+        for line in read("reference", "providers.md").splitlines()
+    ), "run through docs/reference/providers.md: the table of vendors has changed"
 
 
 @pytest.mark.parametrize("metric", DEFAULT_METRICS)
