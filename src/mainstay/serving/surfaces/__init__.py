@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 from mainstay.serving.surfaces.chat import ChatSurface
+from mainstay.serving.surfaces.completions import CompletionsSurface
+from mainstay.serving.surfaces.messages import MessagesSurface
 from mainstay.serving.surfaces.responses import ResponsesSurface
 from mainstay.serving.surfaces.types import Ids, StreamRenderer, Surface
 from mainstay.serving.types import SurfaceName
@@ -10,8 +12,8 @@ from mainstay.serving.types import SurfaceName
 SURFACES: Mapping[SurfaceName, Surface] = {
     "chat": ChatSurface(),
     "responses": ResponsesSurface(),
-    "completions": ChatSurface(),
-    "messages": ChatSurface(),
+    "completions": CompletionsSurface(),
+    "messages": MessagesSurface(),
 }
 
 __all__ = ["SURFACES", "Ids", "StreamRenderer", "Surface"]

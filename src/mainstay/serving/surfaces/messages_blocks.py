@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from mainstay.models.types import ChatMessage, MediaPart, Part, TextPart, Thinking, ToolCall
+from mainstay.models.types import CacheMark, ChatMessage, MediaPart, Part, TextPart, Thinking, ToolCall
 from mainstay.serving.errors import BadField
 from mainstay.serving.surfaces import common
 
@@ -72,6 +72,7 @@ class Conversation:
     def _tool_result(self, block: Mapping[str, Any], where: str) -> ChatMessage:
         call_id = common.text(block.get("tool_use_id"), f"{where}.tool_use_id")
         content, failed = block.get("content"), block.get("is_error")
+        parts: tuple[Part, ...]
         if content is None or isinstance(content, str):
             text, parts = content or "", ()
         else:
@@ -128,7 +129,7 @@ class _Turn:
         self.thinking: list[Thinking] = []
         self.parts: list[Part] = []
         self.calls: list[ToolCall] = []
-        self.cache = None
+        self.cache: CacheMark | None = None
 
     def message(self) -> ChatMessage:
         text, parts = _said(tuple(self.parts))

@@ -137,7 +137,7 @@ class MessagesStream:
 
     def _begin(self, delta: Delta) -> list[bytes]:
         self._begun = True
-        message = {
+        message: dict[str, Any] = {
             "id": f"msg_{self._ids.trace_id}",
             "type": "message",
             "role": "assistant",
