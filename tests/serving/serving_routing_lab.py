@@ -153,6 +153,7 @@ class Lab:
         self.dispatcher = Dispatcher(self.router, self.resolve)
         self.log = Log()
         self.plan: Plan | None = None
+        self.all_plans: list[Plan] = []
         self.prepared: list[str] = []
         self.refuse: Callable[[Target], Exception | None] = lambda target: None
 
@@ -170,6 +171,7 @@ class Lab:
     def plans(self, given: Route, deadline_s: float = 100.0, **fields: Any) -> Plan:
         fields = {"needs": frozenset(), "input_tokens": 10, **fields}
         self.plan = Plan(given, now() + deadline_s, **fields)
+        self.all_plans.append(self.plan)
         return self.plan
 
     async def ask(self, given: Route, deadline_s: float = 100.0, **fields: Any) -> str:

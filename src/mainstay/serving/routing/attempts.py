@@ -219,8 +219,10 @@ class Attempts:
         self._fallbacks.after(candidate, error, self._clock())
 
     def _is_deadline(self, error: Exception) -> bool:
-        late = self._clock() >= self._plan.ends_at_s - _DEADLINE_SLACK_S
-        return late and isinstance(error, ProviderTimeout)
+        ends_at_s = self._plan.ends_at_s
+        if self.alarm.rang and self.alarm.at_s >= ends_at_s:  # whatever an adapter made of being cancelled
+            return isinstance(error, ProviderError)
+        return isinstance(error, ProviderTimeout) and self._clock() >= ends_at_s - _DEADLINE_SLACK_S
 
     def deadline_error(self) -> DeadlineExceeded:
         """Ends the open attempt, if any; a caller's haste is no failure of the target."""

@@ -112,6 +112,8 @@ def final_error(name: str, attempts: Sequence[Attempt]) -> MainstayError:
     limited = all(isinstance(error, ProviderRateLimited) for error in errors)
     if limited or isinstance(first, _OWN_FAULT) or not isinstance(first, ProviderError):
         first.detail["attempts"] = listed
+        if isinstance(first, ProviderRateLimited):
+            first.retry_after_s = retry_after_s(errors)
         return first
     kind = UpstreamTimedOut if isinstance(first, ProviderTimeout) else TargetsFailed
     # The reason of an auth failure is the operator's to know; attempts name its code.

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mainstay.models.prices import worst_case_nusd
+from mainstay.models.prices import expected_nusd
 from mainstay.models.types import Capability, Route, RoutePolicy, RouteTarget, Target
 from mainstay.serving.routing.breakers import Breakers, TargetState
 from mainstay.serving.routing.errors import PromptTooLong, Unsupported
 from mainstay.serving.routing.types import Plan
 
-LIKELY_OUTPUT_TOKENS: Final = 512
+LIKELY_OUTPUT_TOKENS: Final = 256
 """Output assumed when targets are compared by price, unless the request allows less."""
 _UNMEASURED_S: Final = 1e6
 """A busy target of unknown latency comes after every known one: a new one gets one request to be measured by."""
@@ -109,7 +109,7 @@ def likely_cost_nusd(target: Target, plan: Plan) -> int | None:
     if target.price is None:
         return None
     output = LIKELY_OUTPUT_TOKENS if plan.max_tokens is None else min(plan.max_tokens, LIKELY_OUTPUT_TOKENS)
-    return worst_case_nusd(plan.input_tokens, output, target.price)
+    return expected_nusd(plan.input_tokens, output, target.price)
 
 
 def _fits(target: Target, plan: Plan) -> bool:
