@@ -268,7 +268,7 @@ async def test_requests_carry_key_version_and_beta_features(upstream):
 async def test_tokens_of_a_call_are_counted_by_the_vendor(provider, upstream):
     chat = call(tools=(Tool("clock"),), temperature=0.5, max_tokens=9, stop=("x",))
 
-    count = await provider.count_tokens(chat)
+    count = await provider.count_call_tokens(chat)
 
     assert count == 42
     assert upstream.requests[0].path == "/v1/messages/count_tokens"

@@ -27,7 +27,7 @@ from mainstay.serving.types import ChatRequest
 class CallCounter(Protocol):
     """A provider that counts a whole call's input tokens as it would bill them."""
 
-    async def count_tokens(self, call: ChatCall) -> int: ...
+    async def count_call_tokens(self, call: ChatCall, deadline_s: float = 30.0) -> int: ...
 
 
 async def count_tokens(path: str, body: Mapping[str, Any], key: ApiKey | None, deps: Deps) -> bytes:
@@ -56,7 +56,7 @@ async def _count(request: ChatRequest, key: ApiKey | None, deps: Deps) -> tuple[
         raise ModelNotFound(request.model, deps.snapshots.current.models, error.how_to_know) from error
     target = route.targets[0].target
     if runnable is None and isinstance(target.provider, CallCounter):
-        return await target.provider.count_tokens(_whole(request.call, target)), True
+        return await target.provider.count_call_tokens(_whole(request.call, target)), True
     return estimate_usage(request.call, "").input_tokens, False
 
 

@@ -88,7 +88,7 @@ class Anthropic:
         except Malformed as error:
             raise self._upstream.broken(f"sent a message we cannot read ({error})") from error
 
-    async def count_tokens(self, call: ChatCall, deadline_s: float = 30.0) -> int:
+    async def count_call_tokens(self, call: ChatCall, deadline_s: float = 30.0) -> int:
         """Input tokens of the call by Anthropic's own count, which costs nothing. Raises ProviderError."""
         body = await self._ask(f"{self._url}/count_tokens", encode_count(call, self.name), deadline_s)
         try:
