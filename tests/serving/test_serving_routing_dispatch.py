@@ -523,3 +523,15 @@ def test_an_adapters_own_mistake_is_recorded_and_raised_as_it_is(way: str) -> No
         assert lab.in_flight() == 0
 
     run(work())
+
+
+def test_a_whole_answer_is_on_the_attempt_that_gave_it() -> None:
+    async def work() -> None:
+        lab, acme = Lab(), Scripted("acme").plays(failure(ProviderError, 500))
+        await lab.complete(route(target(acme), target(Scripted("other"))))
+        first, second = lab.log.over
+        assert (first.completion, second.error) == (None, None)
+        assert second.completion is not None
+        assert second.completion.choices[0].text == "hello"
+
+    run(work())
