@@ -20,7 +20,6 @@ from mainstay.models.types import (
 )
 from mainstay.serving.errors import BadField, reply_to
 from mainstay.serving.surfaces.chat_read import read_chat_request
-from mainstay.serving.surfaces.common import refuse_extra
 
 USER = {"role": "user", "content": "Hello"}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -215,12 +214,9 @@ def test_what_an_assistant_refused_is_what_it_said() -> None:
     assert read_chat_request(body(messages=[USER, message])).messages[1].content == "No."
 
 
-def test_unknown_fields_are_kept_for_who_knows_them_and_refused_for_apps() -> None:
-    request = read_chat_request(body(min_p=0.1, safety_identifier="u", store=False, service_tier="auto"))
-    assert request.call.extra["min_p"] == 0.1
-    with pytest.raises(BadField, match="min_p: an app"):
-        refuse_extra(request, "an app")
-    refuse_extra(read_chat_request(body(safety_identifier="u", store=False)), "an app")
+def test_fields_only_some_providers_know_are_kept_apart() -> None:
+    asked = {"min_p": 0.1, "safety_identifier": "u", "prompt_cache_key": "k", "store": False}
+    assert read_chat_request(body(**asked)).call.extra == asked
 
 
 def test_null_is_the_same_as_left_out() -> None:

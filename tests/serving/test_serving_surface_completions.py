@@ -110,3 +110,10 @@ def test_a_streams_text_is_the_whole_answers(deltas: list[Delta]) -> None:
     chunks = events(rendered(deltas))[:-1]
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == whole["choices"][0]["text"]
     assert chunks[-1]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+
+
+def test_a_providers_chunks_of_a_chat_are_never_relayed() -> None:
+    relayed = [Delta(text="a", raw=b'{"object":"chat.completion.chunk"}'), Delta(finish_reason="stop")]
+    assert events(rendered(relayed))[0]["object"] == "text_completion"
+    body = SURFACE.whole(final(relayed, raw=b"{}"), SURFACE.read(ASKED), IDS)
+    assert json.loads(body)["object"] == "text_completion"

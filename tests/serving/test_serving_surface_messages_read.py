@@ -19,7 +19,6 @@ from mainstay.models.types import (
     ToolChoice,
 )
 from mainstay.serving.errors import BadField, reply_to
-from mainstay.serving.surfaces.common import refuse_extra
 from mainstay.serving.surfaces.messages import MessagesSurface
 
 SURFACE = MessagesSurface()
@@ -207,7 +206,7 @@ def test_structured_output_is_read_in_both_its_places() -> None:
     assert SURFACE.read(body(output_format=form)).call.response_format == ResponseFormat(SCHEMA)
 
 
-def test_what_only_anthropic_can_do_is_kept_under_its_path_and_refused_for_apps() -> None:
+def test_what_only_anthropic_can_do_is_kept_under_its_path() -> None:
     document = {
         "type": "document",
         "source": {"type": "url", "url": "https://x/a.pdf"},
@@ -225,8 +224,6 @@ def test_what_only_anthropic_can_do_is_kept_under_its_path_and_refused_for_apps(
         "tools[0].input_examples",
         "context_management",
     }
-    with pytest.raises(BadField, match="an app does not support"):
-        refuse_extra(request, "an app")
 
 
 def test_tokens_may_be_counted_without_a_limit_on_the_answer() -> None:

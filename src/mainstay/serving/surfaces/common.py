@@ -22,27 +22,6 @@ NAME_CHARACTERS_MAX: Final = 256
 NESTING_MAX: Final = 100
 """Of values that may be written as JSON again: what is deeper than some 250 levels could not be."""
 
-_NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
-    # Values that ask for nothing, sent by some clients always: no reason to refuse them anywhere.
-    "store": (False,),
-    "service_tier": ("auto", "default", "standard_only"),
-    "modalities": (["text"],),
-    "verbosity": ("medium",),
-}
-_HARMLESS: Final = frozenset({"safety_identifier", "prompt_cache_key", "prompt_cache_retention"})
-"""Fields that steer caches and abuse reports of one vendor; an answer is no other without them."""
-
-
-def refuse_extra(request: ChatRequest, what: str) -> None:
-    """Raise BadField when the request asks for what `what` (an app, a local model) cannot do.
-
-    Refused rather than ignored: an answer without the asked-for feature would be wrong in silence.
-    """
-    for name, value in request.call.extra.items():
-        if name in _HARMLESS or value in _NEUTRAL.get(name, ()):
-            continue
-        raise BadField(name, f"{what} does not support this field.", fix=f"Leave {name} out.")
-
 
 def text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value or value.isspace():

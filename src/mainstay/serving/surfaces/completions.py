@@ -60,7 +60,9 @@ class CompletionsSurface:
             if name not in asked:
                 raise BadField(name, "is required.")
         shared = {name: asked[name] for name in _SHARED if asked.get(name) not in (None, {})}
-        call = ChatCall(model="", messages=(ChatMessage("user", asked["prompt"]),), extra=extra, **shared)
+        message = ChatMessage("user", asked["prompt"])
+        # Fields of OpenAI-compatible servers are called the same in a chat, so such a server is sent them.
+        call = ChatCall("", (message,), extra=extra, source_format="openai.chat", **shared)
         return ChatRequest(
             asked["model"],
             call,
