@@ -141,6 +141,16 @@ def test_a_mistake_in_a_route_is_shown_with_its_line(make, body, words):
         make(yaml, KEYS)
 
 
+def test_a_key_that_is_not_set_stops_a_route_when_it_is_read(make):
+    yaml = """
+providers: {house: {base_url: "http://h/v1", api_key_envs: [A_KEY, C_KEY]}}
+routes: {fast: {targets: [house/m]}}
+"""
+
+    with pytest.raises(ConfigError, match="C_KEY"):
+        make(yaml, TWO_KEYS)
+
+
 def test_a_route_and_a_model_cannot_share_a_name(make):
     with pytest.raises(ConfigError, match="also a name under models"):
         make("models: {a: {provider: local, model: extractive}}\nroutes: {a: {targets: [local/extractive]}}")

@@ -235,6 +235,16 @@ async def test_an_event_that_is_no_json_breaks_the_stream(provider, upstream):
         await collect(provider)
 
 
+@pytest.mark.parametrize("cut", [b'data: {"choices": [{"delta": {"con', b"data: ", b": keep-alive\n"])
+async def test_a_stream_that_ends_within_an_event_is_broken(provider, upstream, cut):
+    upstream.plays(Reply(raw=b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n' + cut))
+    stream = provider.stream(call(), 5.0)
+
+    assert (await anext(stream)).text == "a"
+    with pytest.raises(ProviderStreamBroken):
+        await anext(stream)
+
+
 async def test_silence_within_an_answer_times_out(provider, upstream):
     upstream.plays(Reply(silent_after=1))
 

@@ -87,6 +87,11 @@ class Accounts:
             made = self._providers[account.name, key] = PROVIDER_KINDS.get(account.kind)(settings)
         return made
 
+    def check_keys(self, account: Account) -> None:
+        """Raises ConfigError for a variable of the account that is not set."""
+        for variable in filter(None, account.key_envs):
+            self._secret(account.name, variable)
+
     async def close(self) -> None:
         for provider in self._providers.values():
             await provider.close()

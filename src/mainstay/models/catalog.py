@@ -161,7 +161,10 @@ class Catalog:
 
     def _check_name(self, where: str, name: str) -> None:
         provider, slash, model = name.partition("/")
-        if name in self._config.models or (slash and model and self._accounts.knows(provider)):
+        if name in self._config.models:
+            provider, slash, model = self._config.models[name].provider, "/", self._config.models[name].model
+        if slash and model and self._accounts.knows(provider):
+            self._accounts.check_keys(self._accounts.get(provider))
             return
         if provider == LOCAL and (model == EXTRACTIVE or model in self._weights()):
             return
