@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from mainstay import __version__, api, web
 from mainstay.core.errors import TooLarge
-from mainstay.services import Services
+from mainstay.services import Services, running
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -60,16 +60,36 @@ def bounded(receive: Receive, limit_bytes: int) -> Receive:
     return receive_bounded
 
 
+def build_gateway_app(services: Services) -> AsgiApp:
+    """The data plane alone, with what watches it: `/v1`, `/healthz`, `/readyz`, `/metrics`."""
+    watched = _bare_app(services)
+    watched.include_router(api.health_router())
+    gateway = services.gateway
+
+    async def mainstay(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            await gateway(scope, receive, send)
+        else:
+            await watched(scope, receive, send)
+
+    return mainstay
+
+
 def build_control_app(services: Services) -> FastAPI:
     """Pages and control API. The interactive API pages are off: they would load scripts from other hosts."""
+    control = _bare_app(services)
+    control.include_router(api.router())
+    control.include_router(web.router())
+    return control
 
+
+def _bare_app(services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await services.catalog.close()
-        await services.deps.limiter.close()
+        async with running(services):
+            yield
 
-    control = FastAPI(
+    bare = FastAPI(
         title="Mainstay",
         version=__version__,
         openapi_url="/api/openapi.json",
@@ -77,7 +97,5 @@ def build_control_app(services: Services) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    control.state.services = services
-    control.include_router(api.router())
-    control.include_router(web.router())
-    return control
+    bare.state.services = services
+    return bare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,13 +11,14 @@ import pytest
 from mainstay.core.database import Database, read_change_counter
 from mainstay.core.errors import Unauthenticated
 from mainstay.govern import KeyStore, local_identity
-from mainstay.govern.types import ApiKey, Identity
+from mainstay.govern.types import ApiKey, Identity, Limits
 from mainstay.models import ProviderAuthFailed, ProviderRateLimited
 from mainstay.models.types import Choice, Usage
+from mainstay.serving.apps import refuse_for_app
 from mainstay.serving.cache import ExactCache, cache_key
 from mainstay.serving.errors import BadField, InsufficientQuota, reply_to
-from mainstay.serving.requests import read_chat_request, refuse_extra
 from mainstay.serving.snapshot import Refresher, ServingSnapshot, SnapshotHolder, build_snapshot, may_use
+from mainstay.serving.surfaces.chat_read import read_chat_request
 from mainstay.serving.types import Final
 
 USER = {"role": "user", "content": "Hello"}
@@ -29,9 +31,7 @@ def body(**fields: Any) -> dict[str, Any]:
 
 def key(models: tuple[str, ...] | None = None, **fields: Any) -> ApiKey:
     values: dict[str, Any] = {"expires_at_us": None, "revoked_at_us": None, **fields}
-    return ApiKey(
-        "key_a", "a", "ms-a", "h", "developer", models, frozenset(), None, "month", None, 0, **values
-    )
+    return ApiKey("key_a", "a", "ms-a", "h", "developer", models, frozenset(), Limits(), 0, **values)
 
 
 def final(text: str) -> Final:
@@ -54,15 +54,18 @@ def test_text_parts_are_joined_and_the_newer_token_limit_wins() -> None:
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role"),
         (
             {"messages": [USER, {"role": "user", "content": [{"type": "image_url"}]}]},
-            "messages[1].content[0].type",
+            "messages[1].content[0].image_url",
         ),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
-        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [1]}]}, "messages[0].tool_calls"),
+        (
+            {"messages": [{"role": "assistant", "content": "", "tool_calls": [1]}]},
+            "messages[0].tool_calls[0]",
+        ),
         ({"model": ""}, "model"),
         ({"model": "m" * 257}, "model"),
         ({"models": ["acme/large"]}, "models"),
         ({"plugins": [{"id": "web"}]}, "plugins"),
-        ({"n": 2}, "n"),
+        ({"n": 17}, "n"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
         ({"temperature": 3}, "temperature"),
@@ -72,7 +75,7 @@ def test_text_parts_are_joined_and_the_newer_token_limit_wins() -> None:
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
         ({"seed": "1"}, "seed"),
         ({"metadata": []}, "metadata"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
     ],
 )
 def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
@@ -83,17 +86,27 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
     assert reply.body["error"]["param"] == param
 
 
-def test_fields_only_some_providers_know_are_kept_apart_and_refused_for_apps() -> None:
-    request = read_chat_request(body(response_format={"type": "json_object"}, logprobs=False))
-    assert set(request.call.extra) == {"response_format", "logprobs"}
-    with pytest.raises(BadField, match="response_format: an app"):
-        refuse_extra(request, "an app")
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"logprobs": True}, "logprobs"),
+        ({"n": 2}, "n"),
+        ({"stop": "x"}, "stop"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"repetition_penalty": 1.1}, "repetition_penalty"),
+        ({"messages": [{"role": "system", "content": "Obey."}, USER]}, "messages[0].role"),
+        ({"messages": [{"role": "assistant", "content": "Hello"}]}, "messages"),
+    ],
+)
+def test_what_an_app_cannot_do_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadField) as caught:
+        refuse_for_app(read_chat_request(body(**fields)))
+    assert reply_to(caught.value).body["error"]["param"] == param
 
 
 def test_neutral_values_some_clients_always_send_are_accepted() -> None:
-    refuse_extra(
-        read_chat_request(body(frequency_penalty=0, tools=[], tool_choice=None, store=False)), "an app"
-    )
+    refuse_for_app(read_chat_request(body(frequency_penalty=0, tools=[], tool_choice=None, store=False)))
 
 
 def test_an_upstream_refusal_of_our_key_is_not_passed_off_as_the_callers() -> None:
@@ -127,21 +140,24 @@ def test_an_unforeseen_error_says_nothing_of_its_inside(caplog: pytest.LogCaptur
 
 def test_the_cache_key_tells_callers_releases_and_settings_apart() -> None:
     request, other = read_chat_request(body()), read_chat_request(body(temperature=1))
+    masked = replace(request, call=replace(request.call, source=None))
+    board = Identity("key_a", "a", "key", "developer", frozenset({"board"}))
     keys = {
-        cache_key(request, CALLER, "r1"),
-        cache_key(request, CALLER, "r2"),
-        cache_key(other, CALLER, "r1"),
-        cache_key(request, Identity("key_b", "b", "key", "developer"), "r1"),
-        cache_key(request, Identity("key_a", "a", "key", "developer", frozenset({"board"})), "r1"),
+        cache_key(request, CALLER, "project:1", "r1"),
+        cache_key(request, CALLER, "project:1", "r2"),
+        cache_key(other, CALLER, "project:1", "r1"),
+        cache_key(masked, CALLER, "project:1", "r1"),
+        cache_key(request, CALLER, "key_b", "r1"),
+        cache_key(request, board, "project:1", "r1"),
     }
-    assert len(keys) == 5
-    assert cache_key(read_chat_request(body(stream=True)), CALLER, "r1") in keys
+    assert len(keys) == 6
+    assert cache_key(read_chat_request(body(stream=True)), CALLER, "project:1", "r1") in keys
 
 
 def test_a_cached_answer_expires() -> None:
     now = [0]
-    cache = ExactCache(ttl_s=10, clock=lambda: now[0])
-    cache.put("k", final("x"))
+    cache = ExactCache(clock=lambda: now[0])
+    cache.put("k", final("x"), ttl_s=10)
     assert cache.get("k") is not None
     now[0] = 10_000_000
     assert cache.get("k") is None

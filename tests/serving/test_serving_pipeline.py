@@ -309,7 +309,7 @@ async def test_the_hold_grows_to_the_rendered_prompt_and_ends_empty(plane: Plane
     state = await plane.budget(key)
     assert state is not None
     assert (state.spent_nusd, state.held_nusd) == (3000, 0)
-    settle = plane.sink.span("settle").attributes
+    settle = plane.sink.traces[-1][0].attributes
     assert settle["mainstay.budget.settled_nusd"] == 3000
     assert settle["mainstay.budget.held_nusd"] == 64 * 400 + 100 * _bytes_of(plane)  # type: ignore[operator]
 

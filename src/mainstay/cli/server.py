@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 import uvicorn
@@ -55,8 +55,11 @@ class RunningServer:
     `base_url` is where it answers, `key` a token for local clients. Only one runs on a data folder.
     """
 
-    def __init__(self, settings: Settings, project: Project | None = None) -> None:
+    def __init__(
+        self, settings: Settings, project: Project | None = None, role: Literal["all", "control"] = "all"
+    ) -> None:
         self.settings = settings
+        self.role = role
         self.project = project
         self.services: Services
         self.base_url: str
@@ -71,7 +74,7 @@ class RunningServer:
             lock = DataFolderLock(self.settings.data_dir)
             lock.acquire()
             undo.callback(lock.release)
-            self.services = build_services(self.settings, self.project, serve=True)
+            self.services = build_services(self.settings, self.project, role=self.role)
             undo.callback(close_services, self.services)
             self.key = local_key(self.services)
             self._server = uvicorn.Server(uvicorn_config(self.services))
@@ -171,7 +174,7 @@ def uvicorn_config(services: Services) -> uvicorn.Config:
         access_log=False,
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=settings.drain_s,
         h11_max_incomplete_event_size=None,
     )
 

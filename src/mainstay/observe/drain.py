@@ -49,6 +49,11 @@ class Drain:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def running(self) -> bool:
+        """Whether this process brings what is spooled into the store."""
+        return self._thread is not None
+
     def start(self) -> None:
         """Begin draining in the background."""
         self._thread = threading.Thread(target=self._run, name="mainstay-drain", daemon=True)

@@ -22,6 +22,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._calls: dict[tuple[str, str, str], _CallMetrics] = {}
         call = ["app", "release", "model"]
         self._requests = Counter(
             "mainstay_requests", "Requests answered.", [*call, "status"], registry=registry
@@ -52,7 +53,10 @@ class Metrics:
             "mainstay_cost_unknown", "Requests whose cost is not known.", call, registry=registry
         )
         self._saved_usd = Counter(
-            "mainstay_cache_saved_usd", "Dollars that cached answers cost when they were made.", ["app"], registry=registry
+            "mainstay_cache_saved_usd",
+            "Dollars that cached answers cost when they were made.",
+            ["app"],
+            registry=registry,
         )
         self._cache = Counter("mainstay_cache", "Cache look-ups.", ["app", "outcome"], registry=registry)
         self._guard = Counter(
@@ -93,20 +97,29 @@ class Metrics:
         cache: str | None = None,
     ) -> None:
         """Count one request. `status` is `ok` or the error's code; None is a label's empty value."""
-        call = (app or "", "" if release is None else str(release), model or "")
-        self._requests.labels(*call, status).inc()
-        self._duration_s.labels(*call, status).observe(duration_s)
+        of_call = self._of((app or "", "" if release is None else str(release), model or ""))
+        requests, duration = of_call.outcome(status)
+        requests.inc()
+        duration.observe(duration_s)
         if ttft_s is not None:
-            self._ttft_s.labels(*call).observe(ttft_s)
-        for kind, count in (("input", input_tokens), ("output", output_tokens)):
-            if count is not None:
-                self._tokens.labels(*call, kind).observe(count)
+            of_call.ttft.observe(ttft_s)
+        if input_tokens is not None:
+            of_call.input_tokens.observe(input_tokens)
+        if output_tokens is not None:
+            of_call.output_tokens.observe(output_tokens)
         if cost_nusd is None:
-            self._cost_unknown.labels(*call).inc()
+            of_call.cost_unknown.inc()
         else:
-            self._cost_usd.labels(*call).inc(cost_nusd / NUSD_PER_USD)
+            of_call.cost_usd.inc(cost_nusd / NUSD_PER_USD)
         if cache is not None:
-            self._cache.labels(app or "", cache).inc()
+            of_call.cache(cache).inc()
+
+    def _of(self, call: tuple[str, str, str]) -> _CallMetrics:
+        """Finding a metric's child by its labels costs more than counting: children are found once."""
+        found = self._calls.get(call)
+        if found is None:
+            found = self._calls[call] = _CallMetrics(self, call)
+        return found
 
     def observe_saving(self, *, app: str | None, saved_nusd: int) -> None:
         """An answer came from the cache and not from a model."""
@@ -136,3 +149,31 @@ class Metrics:
     def render(self) -> bytes:
         """Prometheus text; serve it with `content_type`."""
         return generate_latest(self.registry)
+
+
+class _CallMetrics:
+    """The children of one (app, release, model)."""
+
+    def __init__(self, metrics: Metrics, call: tuple[str, str, str]) -> None:
+        self._metrics = metrics
+        self._call = call
+        self._outcomes: dict[str, tuple[Counter, Histogram]] = {}
+        self._caches: dict[str, Counter] = {}
+        self.ttft = metrics._ttft_s.labels(*call)
+        self.input_tokens = metrics._tokens.labels(*call, "input")
+        self.output_tokens = metrics._tokens.labels(*call, "output")
+        self.cost_usd = metrics._cost_usd.labels(*call)
+        self.cost_unknown = metrics._cost_unknown.labels(*call)
+
+    def outcome(self, status: str) -> tuple[Counter, Histogram]:
+        found = self._outcomes.get(status)
+        if found is None:
+            requests = self._metrics._requests.labels(*self._call, status)
+            found = self._outcomes[status] = (requests, self._metrics._duration_s.labels(*self._call, status))
+        return found
+
+    def cache(self, outcome: str) -> Counter:
+        found = self._caches.get(outcome)
+        if found is None:
+            found = self._caches[outcome] = self._metrics._cache.labels(self._call[0], outcome)
+        return found

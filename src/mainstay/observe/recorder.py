@@ -53,10 +53,12 @@ class Recorder:
         self._capture_content = capture_content
         self._copies = copies
         self._on_drop = on_drop
-        self._changed = threading.Condition()  # guards the four below
+        self._changed = threading.Condition()  # guards the three below
+        self._hurrying = (
+            threading.Event()
+        )  # ends a group's wait for company; nothing else wakes the thread then
         self._queue: deque[_Handed] = deque()
         self._queued = 0
-        self._hurry = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="mainstay-recorder", daemon=True)
         self._thread.start()
@@ -79,9 +81,7 @@ class Recorder:
         """Wait until everything recorded so far is durable. Raises TimeoutError."""
         if self._thread.is_alive():
             done = self.submit([])
-            with self._changed:
-                self._hurry = True
-                self._changed.notify()
+            self._hurrying.set()
             done.result(timeout_s)
 
     def close(self, timeout_s: float = 30.0) -> None:
@@ -89,6 +89,7 @@ class Recorder:
         with self._changed:
             self._closing = True
             self._changed.notify()
+        self._hurrying.set()
         self._thread.join(timeout_s)
 
     def _put(self, handed: _Handed) -> bool:
@@ -97,7 +98,8 @@ class Recorder:
                 return False
             self._queue.append(handed)
             self._queued += len(handed.spans)
-            self._changed.notify()
+            if len(self._queue) == 1:  # who waits for company is not woken by each one that comes
+                self._changed.notify()
             return True
 
     def _run(self) -> None:
@@ -125,9 +127,10 @@ class Recorder:
         """All that waits, a little after the first came. Empty only when closing."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
-            if not self._hurry and not self._closing:
-                self._changed.wait_for(lambda: self._hurry or self._closing, GROUP_COMMIT_S)
-            self._hurry = False
+        if not self._closing:
+            self._hurrying.wait(GROUP_COMMIT_S)
+            self._hurrying.clear()
+        with self._changed:
             group = list(self._queue)
             self._queue.clear()
             return group

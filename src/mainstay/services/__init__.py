@@ -20,13 +20,14 @@ if TYPE_CHECKING:
         visible_version,
         wait_for_trace,
     )
-    from mainstay.services.build import build_services, close_services
+    from mainstay.services.build import GATEWAY_WORKER, build_services, close_services
     from mainstay.services.checking import model_warnings, project_catalog
     from mainstay.services.container import Services
     from mainstay.services.folder import DataFolderLock, announce_server, running_server, withdraw_server
     from mainstay.services.janitor import Janitor
     from mainstay.services.people import LOCAL_ADMIN, local_admin, sign_in_link
     from mainstay.services.publishing import Published, publish, tend_indexes
+    from mainstay.services.running import running
     from mainstay.services.spending import LimitsInUse, limits_in_use
     from mainstay.services.stores import Stores, open_database, open_stores
 
@@ -41,7 +42,7 @@ _HOMES = {
         "visible_documents",
         "wait_for_trace",
     ),
-    "build": ("build_services", "close_services"),
+    "build": ("GATEWAY_WORKER", "build_services", "close_services"),
     "checking": ("model_warnings", "project_catalog"),
     "container": ("Services",),
     "folder": ("DataFolderLock", "announce_server", "running_server", "withdraw_server"),
@@ -49,9 +50,11 @@ _HOMES = {
     "people": ("LOCAL_ADMIN", "local_admin", "sign_in_link"),
     "publishing": ("Published", "publish", "tend_indexes"),
     "spending": ("LimitsInUse", "limits_in_use"),
+    "running": ("running",),
     "stores": ("Stores", "open_database", "open_stores"),
 }
 __all__ = [
+    "GATEWAY_WORKER",
     "LOCAL_ADMIN",
     "DataFolderLock",
     "Janitor",
@@ -74,6 +77,7 @@ __all__ = [
     "prune_traces",
     "publish",
     "replay_trace",
+    "running",
     "running_server",
     "sign_in_link",
     "tend_indexes",

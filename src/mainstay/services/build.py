@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +72,18 @@ class LazyEmbedder:
         return self._load().count_tokens(texts)
 
 
-def build_services(settings: Settings, project: Project | None = None, *, serve: bool = False) -> Services:
-    """All parts on one data folder. `serve`: keep a ledger journal, drain the spool and follow changes."""
+GATEWAY_WORKER = "MAINSTAY_GATEWAY_WORKER"
+"""Environment variable that tells a gateway process which of several on one port it is."""
+
+Role = Literal["all", "gateway", "control"]
+"""What a serving process does: both planes, the data plane, or the control plane."""
+
+
+def build_services(
+    settings: Settings, project: Project | None = None, *, role: Role | None = None
+) -> Services:
+    """All parts on one data folder. A serving process (`role`) follows changes; one with a data plane journals its
+    budgets, one with a control plane brings what was recorded into the trace store."""
     stores = open_stores(settings)
     database, keys = stores.database, stores.keys
     library = Library(database, BlobStore(settings.data_dir / "blobs"))
@@ -106,7 +117,7 @@ def build_services(settings: Settings, project: Project | None = None, *, serve:
         scorer=GroundingScorer.load(),
         guard=guard,
         version_text=lambda version_id: library.version(version_id).text,
-        limiter=_limiter(settings, serve),
+        limiter=_limiter(settings, serves=role in ("all", "gateway")),
         cache=ExactCache(),
         sink=recorder,
         metrics=metrics,
@@ -137,9 +148,10 @@ def build_services(settings: Settings, project: Project | None = None, *, serve:
         snapshots=holder,
         refresher=refresher,
     )
-    if serve:
+    if role is not None:
         refresher.refresh()
         refresher.start()
+    if role in ("all", "control"):
         drain.start()
     return services
 
@@ -160,16 +172,17 @@ def serving_snapshot(
     return build_snapshot(counter, stores.keys.active(), runnables, models, policy, scopes, of_apps)
 
 
-def _limiter(settings: Settings, serve: bool) -> Limiter:
+def _limiter(settings: Settings, serves: bool) -> Limiter:
     """In memory and journalled, or shared through Redis when it is configured."""
     ledger = settings.data_dir / "ledger"
-    if settings.redis_url is not None and serve:
+    if settings.redis_url is not None and serves:
         from mainstay.serving.limits.redis import RedisLimiter
 
         return RedisLimiter(
-            settings.redis_url.reveal(), journal_path=ledger / f"unsettled-{os.getpid()}.jsonl"
+            settings.redis_url.reveal(),
+            outbox_path=ledger / f"outbox-{os.environ.get(GATEWAY_WORKER, '0')}.jsonl",
         )
-    return MemoryLimiter(Journal(ledger / "journal.jsonl") if serve else None)
+    return MemoryLimiter(Journal(ledger / "journal.jsonl") if serves else None)
 
 
 def _catalog(settings: Settings, project: Project | None, embedder: Embedder) -> Catalog:
@@ -183,7 +196,8 @@ def close_services(services: Services) -> None:
     services.refresher.close()
     services.recorder.close()
     services.spool.close()
-    services.drain.flush()
+    if services.drain.running:
+        services.drain.flush()
     services.drain.close()
     if services.exporter is not None:
         services.exporter.close()

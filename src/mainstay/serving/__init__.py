@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mainstay.serving.responses import ResponsesService, ResponseStore
     from mainstay.serving.routing.dispatch import Dispatcher
     from mainstay.serving.routing.policies import Router
+    from mainstay.serving.routing.probing import Prober
     from mainstay.serving.snapshot import Refresher, ServingSnapshot, SnapshotHolder, build_snapshot, may_use
     from mainstay.serving.types import (
         Call,
@@ -52,6 +53,7 @@ _HOMES = {
     "responses": ("ResponsesService", "ResponseStore"),
     "routing.dispatch": ("Dispatcher",),
     "routing.policies": ("Router",),
+    "routing.probing": ("Prober",),
     "snapshot": ("Refresher", "ServingSnapshot", "SnapshotHolder", "build_snapshot", "may_use"),
     "types": (
         "Call",
@@ -59,6 +61,7 @@ _HOMES = {
         "Event",
         "Final",
         "Grounding",
+        "Prober",
         "RateState",
         "Started",
         "citation_body",
@@ -84,6 +87,7 @@ __all__ = [
     "Limiter",
     "MemoryLimiter",
     "Models",
+    "Prober",
     "RailGuard",
     "RateState",
     "RedisLimiter",

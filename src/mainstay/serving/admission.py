@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import orjson
 
@@ -23,25 +23,21 @@ UNTRACKED = Hold("", (), 0, 0, 0, tracked=False)
 """The hold of a request that no limit applies to."""
 
 
-@dataclass(frozen=True, slots=True)
 class Need:
     """What a call needs of one target at most: input and output tokens, and their price there.
 
-    `output_tokens` are those of one choice; `choices` multiplies them.
+    `output_tokens` are those of one choice; `choices` multiplies them. Amounts are None for an unknown price.
     """
 
-    input_tokens: int
-    output_tokens: int
-    choices: int
-    price: Price | None
+    __slots__ = ("choices", "input_tokens", "least_nusd", "output_tokens", "price", "worst_nusd")
 
-    @property
-    def worst_nusd(self) -> int | None:
-        return self._worst(self.output_tokens)
-
-    @property
-    def least_nusd(self) -> int | None:
-        return self._worst(min(self.output_tokens, LEAST_OUTPUT_TOKENS))
+    def __init__(self, input_tokens: int, output_tokens: int, choices: int, price: Price | None) -> None:
+        self.input_tokens = input_tokens
+        self.output_tokens = output_tokens
+        self.choices = choices
+        self.price = price
+        self.worst_nusd = self._worst(output_tokens)
+        self.least_nusd = self._worst(min(output_tokens, LEAST_OUTPUT_TOKENS))
 
     @property
     def tokens(self) -> int:
@@ -86,6 +82,8 @@ def asked_tokens(call: ChatCall, target: Target) -> int | None:
 def ask_for(needs: Iterable[Need], spent_nusd: int = 0) -> Ask:
     """One ask that covers the dearest of `needs`, on top of what failed attempts have cost already."""
     found = list(needs)
+    if len(found) == 1:
+        return _ask_for_one(found[0], spent_nusd)
     worst = [n.worst_nusd for n in found]
     least = [n.least_nusd for n in found]
     return Ask(
@@ -93,6 +91,12 @@ def ask_for(needs: Iterable[Need], spent_nusd: int = 0) -> Ask:
         wanted_nusd=_most(worst, spent_nusd),
         least_nusd=_most(least, spent_nusd),
     )
+
+
+def _ask_for_one(need: Need, spent_nusd: int) -> Ask:
+    if need.worst_nusd is None or need.least_nusd is None:
+        return Ask(need.tokens, None, None)
+    return Ask(need.tokens, need.worst_nusd + spent_nusd, need.least_nusd + spent_nusd)
 
 
 def _most(amounts: list[int | None], spent_nusd: int) -> int | None:

@@ -50,7 +50,7 @@ from mainstay.serving.surfaces import SURFACES
 from mainstay.serving.surfaces.chat import ChatSurface
 from mainstay.serving.surfaces.responses import ResponsesStream
 from mainstay.serving.surfaces.types import StreamRenderer, Surface
-from mainstay.serving.token_count import count_tokens
+from mainstay.serving.token_count import count_message_tokens, count_response_tokens
 from mainstay.serving.types import Call, ChatRequest, Final, Started
 
 _PATHS: Mapping[str, Surface] = {
@@ -237,8 +237,12 @@ class Gateway:
                         body, self._embedder, self._call_of(exchange, key, identity), self._deps
                     )
                     await send_bytes(send, 200, reply.body, exchange.headers() + reply.headers)
+                elif path == "/v1/messages/count_tokens":
+                    counted = await count_message_tokens(body, key, self._deps)
+                    await send_bytes(send, 200, counted, exchange.headers())
                 else:
-                    counted = await count_tokens(path, body, key, self._deps)
+                    request = await self._read(SURFACES["responses"], body, identity)
+                    counted = await count_response_tokens(request, key, self._deps)
                     await send_bytes(send, 200, counted, exchange.headers())
         elif path.startswith("/v1/responses/") and self._responses is not None:
             await self._stored(exchange, identity, send)

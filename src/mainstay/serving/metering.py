@@ -15,9 +15,11 @@ from mainstay.models.collect import Collector
 from mainstay.models.types import ChatCall, ChatMessage, Completion, Delta, MediaPart, Target, Usage
 from mainstay.observe import Step, TraceBuilder
 from mainstay.observe.types import Attr
+from mainstay.serving.errors import DeadlineExceeded
 from mainstay.serving.routing.types import Attempt
 
 _NOTHING = Usage(0, 0)
+_MAY_BE_BILLED = (ProviderTimeout, ProviderStreamBroken, DeadlineExceeded)
 
 
 class MeteredCall:
@@ -32,6 +34,8 @@ class MeteredCall:
         self.completion: Completion | None = None
         self.unbilled = False
         self._usage: Usage | None = None
+        self._cost_nusd: int | None = None
+        self._closed = False
 
     def take(self, delta: Delta) -> None:
         self.said.take(delta)
@@ -63,10 +67,16 @@ class MeteredCall:
         return self.said.text
 
     def close(self) -> None:
+        """No more will come: what was used and what it cost are counted for good."""
         self._usage = self.usage
+        self._cost_nusd = self._counted_cost()
+        self._closed = True
 
     @property
     def cost_nusd(self) -> int | None:
+        return self._cost_nusd if self._closed else self._counted_cost()
+
+    def _counted_cost(self) -> int | None:
         if self.unbilled and self.said.usage is None:
             return 0
         return None if self.target.price is None else cost_nusd(self.usage, self.target.price)
@@ -137,7 +147,7 @@ class Meter:
         if error is not None:
             metered.step.fail(error)
             # Refused or not reached, nothing was made that could be billed; silence and a cut may have been.
-            heard = bool(metered.pieces) or isinstance(error, ProviderTimeout | ProviderStreamBroken)
+            heard = bool(metered.pieces) or isinstance(error, _MAY_BE_BILLED)
             metered.unbilled = not heard
         metered.close()
         if attempt.ttft_s is not None:

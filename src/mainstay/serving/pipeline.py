@@ -8,8 +8,8 @@ Whoever stops reading closes it (`contextlib.aclosing`): the provider's call end
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 
 from mainstay.core.faults import fault
@@ -44,24 +44,23 @@ async def answer(call: Call, deps: Deps) -> AsyncGenerator[Event, None]:
     try:
         resolve(run)  # 2
         await admit(run)  # 3
-        async with AsyncExitStack() as under_way:
-            under_way.callback(settle, run)  # 10, on every way out
-            await guard_input(run)  # 4
-            cached = await under_way.enter_async_context(looked_up(run))  # 5
-            pieces = _again(run, cached) if cached is not None else _anew(run)
-            async with aclosing(pieces):
-                async for delta in pieces:
-                    if not run.has_shown:
-                        yield run.started()
-                    yield run.show(delta)
-            if not run.has_shown:
-                yield run.started()
-            final = replayed(run, cached) if cached is not None else run.final()
-            _keep(run, final)
+        await guard_input(run)  # 4
+        cached = await look_up(run)  # 5
+        pieces = _again(run, cached) if cached is not None else _anew(run)
+        async with aclosing(pieces):
+            async for delta in pieces:
+                if not run.has_shown:
+                    yield run.started()
+                yield run.show(delta)
+        if not run.has_shown:
+            yield run.started()
+        final = replayed(run, cached) if cached is not None else run.final()
+        _keep(run, final)
     except BaseException as error:
         failure = error
         raise
     finally:
+        settle(run)  # 10
         run.record(final, failure)  # 11
     yield final
 
@@ -96,56 +95,45 @@ async def admit(run: Run) -> None:
     app = None if run.runnable is None else run.runnable.release.app
     run.scopes = run.snapshot.scopes_of(run.call.key, app)
     if run.scopes:
-        found = [need_of(run.asked, routed.target) for routed in run.route.targets]
-        run.hold = await run.deps.limiter.reserve(run.scopes, ask_for(found))
+        run.needs = {id(rt.target): need_of(run.asked, rt.target) for rt in run.route.targets}
+        run.hold = await run.deps.limiter.reserve(run.scopes, ask_for(run.needs.values()))
         fault("serving.after_reserve")
 
 
 def settle(run: Run) -> None:
-    """Step 10: the hold becomes what was spent. Synchronous, so that no cancellation can come between."""
+    """Step 10: the hold becomes what was spent, on every way out, and twins that wait are told.
+
+    Synchronous, so that no cancellation can come between.
+    """
     fault("serving.before_settle")
-    hold = run.hold
-    if hold is UNTRACKED:
-        return
-    with run.trace.step("settle") as step:
-        cost = run.cost_nusd
-        usage = run.meter.usage
-        run.deps.limiter.settle(hold, cost, usage.input_tokens + usage.output_tokens)
-        step.set("mainstay.budget.held_nusd", hold.nusd)
-        step.set("mainstay.budget.settled_nusd", cost)
+    if run.hold is not UNTRACKED:
+        cost, usage = run.cost_nusd, run.meter.usage
+        run.deps.limiter.settle(run.hold, cost, usage.input_tokens + usage.output_tokens)
+        run.trace.set("mainstay.budget.held_nusd", run.hold.nusd)
+        run.trace.set("mainstay.budget.settled_nusd", cost)
+    if run.leads is not None:
+        run.deps.flights.land(run.leads)
 
 
-@asynccontextmanager
-async def looked_up(run: Run) -> AsyncIterator[Cached | None]:
+async def look_up(run: Run) -> Cached | None:
     """Step 5: the exact cache, when the route, the release or the caller asks for it.
 
-    A request whose twin is being answered waits for that answer; within the block this one leads others.
+    A request whose twin is being answered waits for that answer; else this one leads those that come after it.
     """
     if not _caches(run):
-        yield None
-        return
+        return None
     with run.trace.step("cache.lookup") as step:
         run.cache_key = key = cache_key(
             replace(run.request, call=run.asked), run.call.identity, _tenant(run.call), _served_by(run)
         )
         found = run.deps.cache.get(key, run.call.cache_max_age_s)
-        if found is None and await run.deps.flights.join(key) is not None:
+        if found is None and await run.deps.flights.join(key):
             found = run.deps.cache.get(key)
+        if found is None and run.deps.flights.lead(key):
+            run.leads = key
         run.cache = "miss" if found is None else "hit"
         step.set(Attr.CACHE, run.cache)
-    with _led(run, key, leads=found is None):
-        yield found
-
-
-@contextmanager
-def _led(run: Run, key: str, leads: bool) -> Iterator[None]:
-    flights = run.deps.flights
-    if not leads or key in flights:
-        yield
-        return
-    with flights.lead(key) as promise:
-        run.promise = promise
-        yield
+    return found
 
 
 def _caches(run: Run) -> bool:
@@ -179,8 +167,6 @@ def _keep(run: Run, final: Final) -> None:
         return
     ttl_s = run.route.cache_ttl_s if run.runnable is None else None
     run.deps.cache.put(run.cache_key, final, TTL_S if ttl_s is None else ttl_s)
-    if run.promise is not None:
-        run.promise.set_result(final)
 
 
 async def _again(run: Run, cached: Cached) -> AsyncGenerator[Delta, None]:

@@ -42,7 +42,9 @@ def preparer(run: Run, call: ChatCall) -> Prepare:
         if run.hold is UNTRACKED or not has_hard_budget(run.scopes):
             limit = asked_tokens(shaped, target)
             return shaped if limit == shaped.max_tokens else replace(shaped, max_tokens=limit)
-        need, spent_nusd = need_of(shaped, target), run.meter.known_cost_nusd
+        # Held already for this very call: nothing but its name and its provider's fields has changed.
+        need = run.needs.get(id(target)) if call is run.asked else None
+        need, spent_nusd = need or need_of(shaped, target), run.meter.known_cost_nusd
         ask = ask_for([need], spent_nusd)
         if ask.wanted_nusd is None or ask.wanted_nusd != run.hold.nusd:
             run.hold = await run.deps.limiter.resize(run.hold, ask)

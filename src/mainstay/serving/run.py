@@ -16,7 +16,7 @@ from mainstay.models.types import ChatCall, ChatMessage, Choice, Delta, FinishRe
 from mainstay.observe import Metrics, TraceBuilder
 from mainstay.observe.types import Attr
 from mainstay.retrieval.types import Citation, Passage
-from mainstay.serving.admission import UNTRACKED
+from mainstay.serving.admission import UNTRACKED, Need
 from mainstay.serving.deps import Deps
 from mainstay.serving.limits.types import Hold
 from mainstay.serving.metering import Meter, message_bodies
@@ -60,13 +60,15 @@ class Run:
         self.runnable: RunnableRelease | None = None
         self.scopes: tuple[LimitScope, ...] = ()
         self.hold: Hold = UNTRACKED
+        self.needs: dict[int, Need] = {}
+        """What the call as asked needs of each target, by the target's identity."""
         self.plan: Plan | None = None
         self.meter = Meter(self.trace, lambda: self.elapsed_ms)
         self.cache: CacheState = "bypass"
         self.cache_key: str | None = None
         self.cache_age_s: float | None = None
-        self.promise: asyncio.Future[Final | None] | None = None
-        """Where twins of this request wait for its answer."""
+        self.leads: str | None = None
+        """The cache key under which twins of this request wait for its answer."""
         self.findings: list[Finding] = []
         self.passages: tuple[Passage, ...] = ()
         self.context: dict[int, str] = {}  # passage number → its text as the guard lets it go on

@@ -19,8 +19,10 @@ from mainstay.serving.deps import Deps
 from mainstay.serving.errors import ModelNotAllowed, ModelNotFound
 from mainstay.serving.preparing import for_target
 from mainstay.serving.snapshot import may_use
-from mainstay.serving.surfaces import SURFACES
+from mainstay.serving.surfaces.messages import MessagesSurface
 from mainstay.serving.types import ChatRequest
+
+_MESSAGES = MessagesSurface()
 
 
 @runtime_checkable
@@ -30,23 +32,21 @@ class CallCounter(Protocol):
     async def count_call_tokens(self, call: ChatCall, deadline_s: float = 30.0) -> int: ...
 
 
-async def count_tokens(path: str, body: Mapping[str, Any], key: ApiKey | None, deps: Deps) -> bytes:
-    """The reply's body. Raises BadField, ModelNotAllowed, ModelNotFound, ProviderError."""
-    surface = "messages" if path.startswith("/v1/messages") else "responses"
-    request = SURFACES[surface].read(_countable(surface, body))
-    tokens, exact = await _count(request, key, deps)
-    told: dict[str, Any] = {"input_tokens": tokens}
-    if surface == "responses":
-        told["object"] = "response.input_tokens"
+async def count_message_tokens(body: Mapping[str, Any], key: ApiKey | None, deps: Deps) -> bytes:
+    """Anthropic's reply (`POST /v1/messages/count_tokens`). Raises as `count_tokens` does."""
+    tokens, exact = await count_tokens(_MESSAGES.read_count(body), key, deps)
+    return orjson.dumps({"input_tokens": tokens, "mainstay": {"estimated": not exact}})
+
+
+async def count_response_tokens(request: ChatRequest, key: ApiKey | None, deps: Deps) -> bytes:
+    """OpenAI's reply (`POST /v1/responses/input_tokens`). Raises as `count_tokens` does."""
+    tokens, exact = await count_tokens(request, key, deps)
+    told = {"object": "response.input_tokens", "input_tokens": tokens}
     return orjson.dumps({**told, "mainstay": {"estimated": not exact}})
 
 
-def _countable(surface: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Counting needs no output limit, which Anthropic's messages otherwise demand."""
-    return {"max_tokens": 1, **body} if surface == "messages" else body
-
-
-async def _count(request: ChatRequest, key: ApiKey | None, deps: Deps) -> tuple[int, bool]:
+async def count_tokens(request: ChatRequest, key: ApiKey | None, deps: Deps) -> tuple[int, bool]:
+    """(input tokens, whether its provider counted them). Raises ModelNotAllowed, ModelNotFound, ProviderError."""
     if not may_use(key, request.model):
         raise ModelNotAllowed(request.model)
     runnable = deps.snapshots.current.resolve(request.model)
