@@ -377,9 +377,11 @@ async def test_every_event_can_be_relayed_as_it_came(provider, upstream):
     raw = (WIRE / "openai_stream.sse").read_bytes()
     upstream.plays(Reply(raw=raw))
 
-    deltas = await collect(provider)
+    relayed = await collect(provider, call(source_format="openai.chat"))
+    translated = await collect(provider, call(source_format="anthropic.messages"))
 
-    assert all(b"data: " + delta.raw in raw for delta in deltas)
+    assert all(b"data: " + delta.raw in raw for delta in relayed)
+    assert [delta.raw for delta in translated if delta.raw] == []
 
 
 async def test_what_a_provider_cannot_do_is_refused_before_it_is_asked(upstream):

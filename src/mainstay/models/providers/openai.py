@@ -135,6 +135,7 @@ class OpenAiCompatible:
             self._url("chat/completions", call.model), body, deadline, "text/event-stream"
         )
         reader, done = SseReader(), False
+        keep_raw = call.source_format == self.wire_format  # nobody relays it into another format
         try:
             while chunk := await self._next_chunk(response, progress, deadline):
                 for event in reader.feed(chunk):
@@ -142,7 +143,7 @@ class OpenAiCompatible:
                     done = done or event.data == b"[DONE]"
                     if done:  # read on to the body's end: the socket is used again
                         continue
-                    for delta in decode_events(event.data):
+                    for delta in decode_events(event.data, keep_raw):
                         progress.take(delta)
                         yield delta
         except InBandError as error:

@@ -103,25 +103,26 @@ class _Answer(msgspec.Struct, gc=False):
 _decode_answer: Final = msgspec.json.Decoder(_Answer).decode
 
 
-def decode_events(data: bytes) -> tuple[Delta, ...]:
+def decode_events(data: bytes, keep_raw: bool = True) -> tuple[Delta, ...]:
     """One event's deltas, one a choice; none when it says nothing new. Raises MalformedEvent and InBandError.
 
     `raw` is set when the event holds one choice, so that whoever relays it relays each event once.
     """
     answer = _read(data)
+    raw = data if keep_raw else None
     if answer.error or answer.object == "error":
         raise _in_band(data)
     if (text := _plain_text(answer)) is not None:
         model = answer.model if answer.model.__class__ is str else None
-        return (Delta(text=text, index=answer.choices[0].index, model=model, raw=data),)  # type: ignore[index]
+        return (Delta(text=text, index=answer.choices[0].index, model=model, raw=raw),)  # type: ignore[index]
     usage = None
     if answer.usage is not None or answer.x_groq is not None:
         usage = decode_usage(answer.usage or _groq_usage(answer.x_groq))
     choices = answer.choices
     if not choices:
-        return () if usage is None else (Delta(usage=usage, raw=data),)
+        return () if usage is None else (Delta(usage=usage, raw=raw),)
     if len(choices) == 1:
-        delta = _delta(choices[0], usage, answer.model, data)
+        delta = _delta(choices[0], usage, answer.model, raw)
         return () if delta is None else (delta,)
     deltas = [_delta(choice, None, answer.model, None) for choice in choices]
     said = [delta for delta in deltas if delta is not None]
