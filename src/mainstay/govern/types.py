@@ -113,25 +113,6 @@ class ApiKey:
     team_id: str | None = None
     project_id: str | None = None
 
-    # For the one-budget ledger, which knows no weeks; gone when the limiter has replaced it.
-    @property
-    def budget_nusd(self) -> int | None:
-        first = self._first_hard
-        return None if first is None else first.limit_nusd
-
-    @property
-    def budget_window(self) -> Literal["day", "month", "total"]:
-        first = self._first_hard
-        return "month" if first is None or first.window == "week" else first.window
-
-    @property
-    def requests_per_minute(self) -> int | None:
-        return self.limits.requests_per_minute
-
-    @property
-    def _first_hard(self) -> Budget | None:
-        return next((b for b in self.limits.budgets if b.hard and b.window != "week"), None)
-
 
 @dataclass(frozen=True, slots=True)
 class User:
