@@ -1,4 +1,7 @@
-"""A real Redis server, from its PyPI wheel, on a socket of its own: `redis_server` is a session's fixture of it."""
+"""A real Redis server, from its PyPI wheel, on a socket of its own.
+
+Import `shared_redis_server` or `redis_server_of_one_test` for the fixtures `redis_server` and `own_redis`.
+"""
 
 from __future__ import annotations
 
@@ -62,14 +65,14 @@ class RedisServer:
         raise RuntimeError("the Redis server did not start")
 
 
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
+@pytest.fixture(scope="session", name="redis_server")
+def shared_redis_server() -> Iterator[RedisServer]:
     """Shared by all tests of a session: take a prefix of your own."""
     yield from _serving()
 
 
-@pytest.fixture
-def own_redis() -> Iterator[RedisServer]:
+@pytest.fixture(name="own_redis")
+def redis_server_of_one_test() -> Iterator[RedisServer]:
     """One that a test may kill and freeze."""
     yield from _serving()
 

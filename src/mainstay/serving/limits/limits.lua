@@ -35,13 +35,13 @@ local function whole(number)
 end
 
 local function drained(used, at, limit)
-  if used == 0 or limit == 0 then return 0 end
+  if used == 0 or limit < 0 then return 0 end
   return math.max(0, used - math.max(0, now - at) * limit)
 end
 
 local views = {} -- of this batch, by key; written back at its end
 
--- A scope is {key, rpm or 0, tpm or 0, slots or -1, windows, when it may be forgotten in ms or 0}; a window is
+-- A scope is {key, rpm or -1, tpm or -1, slots or -1, windows, when it may be forgotten in ms or 0}; a window is
 -- {id, hard limit or -1}. Its view is what is stored of it, with its meters drained to this moment.
 local function view_of(scope)
   local key = prefix .. 's:' .. scope[1]
@@ -50,6 +50,7 @@ local function view_of(scope)
     local packed = redis.call('GET', key)
     view = packed and cmsgpack.unpack(packed) or { 0, 0, now, 0, now, {} }
     views[key] = view
+    if view[3] > now then view.forget = scope[6] end -- the clock was set back: drain from now on
   end
   view[2], view[3] = drained(view[2], view[3], scope[2]), now
   view[4], view[5] = drained(view[4], view[5], scope[3]), now
@@ -135,8 +136,8 @@ local function fullest(kind, scopes, views, more)
   local worst
   for i, scope in ipairs(scopes) do
     local limit, used = scope[limit_at], views[i][at]
-    if limit > 0 and used + more * MINUTE_MS > limit * MINUTE_MS then
-      local wait = math.ceil((used + more * MINUTE_MS) / limit - MINUTE_MS)
+    if limit >= 0 and used + more * MINUTE_MS > limit * MINUTE_MS then
+      local wait = limit == 0 and MINUTE_MS or math.ceil((used + more * MINUTE_MS) / limit - MINUTE_MS)
       if not worst or wait > worst[3] then worst = { kind, i, wait, used } end
     end
   end
@@ -145,7 +146,7 @@ end
 
 local function too_large(scopes, tokens)
   for i, scope in ipairs(scopes) do
-    if scope[3] > 0 and tokens > scope[3] then return { 'large', i } end
+    if scope[3] >= 0 and tokens > scope[3] then return { 'large', i } end
   end
 end
 
@@ -157,8 +158,8 @@ end
 
 local function take(view, scope, tokens, granted)
   view[1] = view[1] + 1
-  if scope[2] > 0 then view[2] = view[2] + MINUTE_MS end
-  if scope[3] > 0 then view[4] = view[4] + tokens * MINUTE_MS end
+  if scope[2] >= 0 then view[2] = view[2] + MINUTE_MS end
+  if scope[3] >= 0 then view[4] = view[4] + tokens * MINUTE_MS end
   for _, window in ipairs(scope[5]) do
     local money = view[6][window[1]] or begin_window(view[6], window[1])
     money[2] = money[2] + granted
@@ -185,7 +186,7 @@ function operations.reserve(op)
   redis.call('ZADD', EXPIRY, whole(now + ttl), id)
   local rates = {}
   for i, scope in ipairs(scopes) do rates[i] = take(views[i], scope, tokens, granted) end
-  return { 'ok', granted, left or 'none', rates, op[9] and money_of(scopes, views) or {} }
+  return { 'ok', granted, left or 'none', now_us, rates, op[9] and money_of(scopes, views) or {} }
 end
 
 -- {'resize', id, wanted, least, tokens}
@@ -203,7 +204,7 @@ function operations.resize(op)
   redis.call('HSET', HOLDS, id, cmsgpack.pack({ granted, tokens, hold[3], 0, scopes }))
   for i, scope in ipairs(scopes) do
     local view = views[i]
-    if scope[3] > 0 then view[4] = math.max(0, view[4] + more * MINUTE_MS) end
+    if scope[3] >= 0 then view[4] = math.max(0, view[4] + more * MINUTE_MS) end
     for _, window in ipairs(scope[5]) do
       local money = view[6][window[1]]
       money[2] = money[2] + granted - hold[1]
@@ -219,7 +220,7 @@ local function book(hold, spent, held, tokens, running)
   for i, scope in ipairs(hold[5]) do
     local view = views[i]
     if running then view[1] = math.max(0, view[1] - 1) end
-    if running and scope[3] > 0 and tokens >= 0 then
+    if running and scope[3] >= 0 and tokens >= 0 then
       view[4] = math.max(0, view[4] + (tokens - hold[2]) * MINUTE_MS)
     end
     for _, window in ipairs(scope[5]) do

@@ -43,9 +43,13 @@ class Meter:
 
     def wait_us(self, amount: int) -> int:
         """After `drain`: how long until `amount` more fits; at most 0 when it fits now."""
+        if self.limit == 0:
+            return MINUTE_US
         return -((self.capacity - self.used - amount * MINUTE_US) // self.limit)
 
     def state(self) -> RateState:
         """After `drain`."""
         remaining = (self.capacity - self.used) // MINUTE_US
-        return RateState(self.limit, max(0, remaining), self.used / self.limit / US_PER_S)
+        return RateState(
+            self.limit, max(0, remaining), self.used / self.limit / US_PER_S if self.limit else 0.0
+        )

@@ -9,7 +9,8 @@ off), the spend is corrected to it.
 *Redis away or slow*: after `timeout_s` the call counts as failed, and a breaker spares the following ones the
 wait. Scopes with a hard budget are then refused (503, `Retry-After: 1`). Scopes with rates, concurrency or soft
 budgets only are let through uncounted, and `let_through` says how many. Settlements wait, in the outbox file if one
-is given, and are repeated until Redis has them. Redis must be persistent (append-only file) to keep what was spent.
+is given, and are repeated until Redis has them. To keep what was spent, Redis must be persistent (append-only file) and evict nothing
+(`maxmemory-policy noeviction`, its default).
 
 *Exactness*: Lua compares doubles, exact to 2^53, so a budget may be 9,007,199 dollars at most. Spend is added in
 64-bit integers.
@@ -54,6 +55,7 @@ _MINUTE_MS = 60_000
 _KEPT_MS = 35 * 86_400_000
 """How long a window's spend is kept after its end."""
 _SWEPT_AT_ONCE = 100
+_WARNED_AT_MOST = 10_000
 
 
 class RedisLimiter:
@@ -87,7 +89,7 @@ class RedisLimiter:
         self._open: dict[str, tuple[int, list[_Compiled]]] = {}
         self._offset_us = 0
         self._durations_us: deque[int] = deque(maxlen=64)
-        self._warned: deque[tuple[str, str, str]] = deque(maxlen=10_000)
+        self._warned: dict[tuple[str, str, str], None] = {}
         self._id_prefix = f"hold_{os.urandom(8).hex()}"
         self._ids = itertools.count(1)
         self._beat_timer: asyncio.TimerHandle | None = None
@@ -118,9 +120,8 @@ class RedisLimiter:
             return Hold(hold_id, tuple(scopes), ask.wanted_nusd or 0, ask.tokens, self._now(), False)
         if result[0] != "ok":
             raise self._refusal(result, limited, ask, ask.tokens)
-        now = self._now()
-        self._open[hold_id] = (now, limited)
-        return self._hold(hold_id, tuple(scopes), ask, limited, result, now)
+        self._open[hold_id] = (int(result[3]), limited)
+        return self._hold(hold_id, tuple(scopes), ask, limited, result)
 
     async def resize(self, hold: Hold, ask: Ask) -> Hold:
         """See `Limiter.resize`: by the budgets' and token limits' rules, in the windows the hold was reserved in."""
@@ -203,9 +204,8 @@ class RedisLimiter:
         ask: Ask,
         limited: list[_Compiled],
         result: Result,
-        now: int,
     ) -> Hold:
-        _, granted, left, rates, money = result
+        _, granted, left, at_us, rates, money = result
         remaining = None if left == "none" else int(left) - int(granted)
         rate = _tightest(
             (c.limits.requests_per_minute, used[0]) for c, used in zip(limited, rates, strict=True)
@@ -214,7 +214,7 @@ class RedisLimiter:
             (c.limits.tokens_per_minute, used[1]) for c, used in zip(limited, rates, strict=True)
         )
         soft = self._soft_exceeded(limited, money) if any(c.soft for c in limited) else ()
-        return Hold(hold_id, scopes, int(granted), ask.tokens, now, True, rate, tokens, soft, remaining)
+        return Hold(hold_id, scopes, int(granted), ask.tokens, at_us, True, rate, tokens, soft, remaining)
 
     def _soft_exceeded(self, limited: list[_Compiled], money: list[list[int]]) -> tuple[str, ...]:
         names = []
@@ -224,9 +224,14 @@ class RedisLimiter:
             names.append(refusals.budget_label(state.scope_name, state.kind, state.limit_nusd, state.window))
             window = self._windows.at(state.window, self._now()).id
             if (state.kind, state.scope_id, window) not in self._warned:
-                self._warned.append((state.kind, state.scope_id, window))
+                self._remember_warned((state.kind, state.scope_id, window))
                 self._warn(state, names[-1])
         return tuple(names)
+
+    def _remember_warned(self, account: tuple[str, str, str]) -> None:
+        self._warned[account] = None
+        if len(self._warned) > _WARNED_AT_MOST:  # those of windows long over
+            del self._warned[next(iter(self._warned))]
 
     def _warn(self, state: BudgetState, label: str) -> None:
         log.warning("a soft budget is spent: %s", label)
@@ -242,7 +247,7 @@ class RedisLimiter:
             by_window = {window: next(rows) for window in compiled.windows}
             for budget in compiled.limits.budgets:
                 spent, held, chunks = by_window[budget.window]
-                window = self._windows.at(budget.window, self._now())
+                window = compiled.windows[budget.window]
                 yield budget_state(compiled.scope, budget, window, spent + chunks * _CHUNK_NUSD, held)
 
     def _refusal(self, result: Result, limited: list[_Compiled], ask: Ask, more: int) -> Exception:
@@ -257,7 +262,8 @@ class RedisLimiter:
             return refusals.too_many_at_once(scope, limits.concurrent_requests or 0, self._usual_duration_s())
         if kind == "requests":
             limit = limits.requests_per_minute or 0
-            return refusals.requests_limited(scope, limit, int(result[2]) * 1000, result[3] / limit / 1000)
+            owed_s = _rate_state(limit, int(result[3])).reset_s
+            return refusals.requests_limited(scope, limit, int(result[2]) * 1000, owed_s)
         limit = limits.tokens_per_minute or 0
         if kind == "large":
             return refusals.tokens_over_limit(scope, limit, ask.tokens)
@@ -317,16 +323,16 @@ class _Compiled:
         for budget in scope.limits.budgets:
             by_window.setdefault(budget.window, []).append(budget)
         windows = {kind: cache.at(kind, now) for kind in by_window}
-        self.windows: tuple[BudgetWindow, ...] = tuple(by_window)
+        self.windows = windows
         self.soft = any(not budget.hard for budget in scope.limits.budgets)
         self.from_us = max((window.from_us for window in windows.values()), default=0)
         self.until_us = min((window.until_us for window in windows.values()), default=FOREVER_US)
-        limits, slots = scope.limits, scope.limits.concurrent_requests
+        limits = scope.limits
         arguments: list[Any] = [
             f"{scope.kind}:{scope.id}",
-            limits.requests_per_minute or 0,
-            limits.tokens_per_minute or 0,
-            -1 if slots is None else slots,
+            _or_none(limits.requests_per_minute),
+            _or_none(limits.tokens_per_minute),
+            _or_none(limits.concurrent_requests),
             [[windows[kind].id, _hard_nusd(budgets)] for kind, budgets in by_window.items()],
             0 if "total" in windows else max((_forget_ms(w.until_us) for w in windows.values()), default=1),
         ]
@@ -341,6 +347,10 @@ def check_limits(limits: Limits) -> None:
                 f"A budget of {show_usd(budget.limit_nusd)} is too large to be shared through Redis.",
                 fix=f"Set at most {show_usd(EXACT_NUSD)}, or none.",
             )
+
+
+def _or_none(limit: int | None) -> int:
+    return -1 if limit is None else limit
 
 
 def _hard_nusd(budgets: list[Budget]) -> int:
@@ -369,4 +379,4 @@ def _tightest(limits: Iterator[tuple[int | None, int]]) -> RateState | None:
 
 def _rate_state(limit: int, used: int) -> RateState:
     remaining = (limit * _MINUTE_MS - used) // _MINUTE_MS
-    return RateState(limit, max(0, remaining), used / limit / 1000)
+    return RateState(limit, max(0, remaining), used / limit / 1000 if limit else 0.0)

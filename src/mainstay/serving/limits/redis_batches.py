@@ -62,9 +62,15 @@ class Batches:
         self.start()
         assert self.loop is not None
         answer: asyncio.Future[Result] = self.loop.create_future()
-        self._queue.append(_Waiting(operation, answer))
+        waiting = _Waiting(operation, answer)
+        self._queue.append(waiting)
         self._wake.set()
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if not answer.cancelled():  # delivered in the very moment in which the caller left
+                self._cancel(waiting)
+            raise
 
     def tell(self, operation: Operation, done: Callable[[], None] | None = None) -> None:
         """Sent as soon as can be, again and again until it succeeds; then `done`. From any thread."""
@@ -81,10 +87,10 @@ class Batches:
             self.loop.call_soon_threadsafe(self._wake.set)
 
     async def close(self) -> None:
-        """Gives what waits one time-out to leave."""
+        """Gives what waits one time-out to leave, unless Redis is away."""
         if self._task is not None:
             for _ in range(50):
-                if not self._queue and not self._sending:
+                if self.down or not (self._queue or self._sending):
                     break
                 await asyncio.sleep(self._timeout_s / 50)
             self._task.cancel()
