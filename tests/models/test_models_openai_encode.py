@@ -135,6 +135,7 @@ def test_media_are_written_as_parts_in_order():
             MediaPart("image", media_type="image/jpeg", data="aGk="),
             MediaPart("audio", media_type="audio/wav", data="aGk="),
             MediaPart("file", media_type="application/pdf", data="aGk=", name="a.pdf"),
+            MediaPart("file", url="data:text/plain;base64,aGk=", name="a.txt"),
             MediaPart("file", file_id="file-1"),
         )
     )
@@ -145,6 +146,7 @@ def test_media_are_written_as_parts_in_order():
         {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,aGk="}},
         {"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}},
         {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,aGk="}},
+        {"type": "file", "file": {"filename": "a.txt", "file_data": "data:text/plain;base64,aGk="}},
         {"type": "file", "file": {"file_id": "file-1"}},
     ]
 

@@ -71,6 +71,11 @@ def test_other_models_are_assumed_to_take_what_their_vendor_does(model):
     assert model_lacks("openai", model) == frozenset()
 
 
+def test_groks_that_do_not_reason_lack_nothing():
+    assert model_lacks("xai", "grok-4.3") == {"penalties", "stop"}
+    assert model_lacks("xai", "grok-4-1-fast-non-reasoning") == frozenset()
+
+
 def test_a_name_alike_at_another_vendor_lacks_nothing():
     assert model_lacks("groq", "o3") == frozenset()
 

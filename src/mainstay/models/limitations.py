@@ -29,7 +29,11 @@ _MODEL_LACKS: Final[Sequence[tuple[frozenset[str], re.Pattern[str], Lacks]]] = (
         re.compile(r"(gpt-3\.5|gpt-4)(?!.*audio).*|chatgpt-4o.*"),
         frozenset({"reasoning", "audio"}),
     ),
-    (frozenset({"xai"}), re.compile(r"grok-4.*|grok-code.*"), frozenset({"penalties", "stop"})),
+    (
+        frozenset({"xai"}),
+        re.compile(r"grok-4(?!.*non-reasoning).*|grok-code.*"),
+        frozenset({"penalties", "stop"}),
+    ),
     # Sampling is fixed from Claude Opus 4.7 on; structured output began with Sonnet 4.5 and Opus 4.1.
     (
         _CLAUDE,

@@ -14,6 +14,7 @@ import orjson
 from mainstay.core.errors import ConfigError, did_you_mean
 from mainstay.core.secret import Secret
 from mainstay.models.errors import ProviderBadRequest
+from mainstay.models.providers.translation import inline_data
 from mainstay.models.types import (
     ChatCall,
     ChatMessage,
@@ -171,25 +172,29 @@ class Encoder:
         return self._audio(part, field) if part.kind == "audio" else self._file(part, field)
 
     def _image(self, part: MediaPart, field: str) -> dict[str, Any]:
-        url = part.url or _data_url(part, "image/png")
+        url = part.url
+        if part.data is not None:
+            url = f"data:{part.media_type or 'image/png'};base64,{part.data}"
         if url is None:
             raise self._cannot(field, "takes images by URL or as data, not by file id")
         image = {"url": url} if part.detail is None else {"url": url, "detail": part.detail}
         return {"type": "image_url", "image_url": image}
 
     def _audio(self, part: MediaPart, field: str) -> dict[str, Any]:
-        form = _AUDIO_FORMATS.get(part.media_type or "")
-        if part.data is None or form is None:
+        media_type, data = inline_data(part) or (None, None)
+        form = _AUDIO_FORMATS.get(media_type or "")
+        if data is None or form is None:
             raise self._cannot(field, "takes audio as WAV or MP3 data only")
-        return {"type": "input_audio", "input_audio": {"data": part.data, "format": form}}
+        return {"type": "input_audio", "input_audio": {"data": data, "format": form}}
 
     def _file(self, part: MediaPart, field: str) -> dict[str, Any]:
         if part.file_id is not None:
             return {"type": "file", "file": {"file_id": part.file_id}}
-        data = _data_url(part, "application/pdf")
+        media_type, data = inline_data(part) or (None, None)
         if data is None:
             raise self._cannot(field, "takes files by id or as data, not by URL")
-        return {"type": "file", "file": {"filename": part.name or "file.pdf", "file_data": data}}
+        url = f"data:{media_type or 'application/pdf'};base64,{data}"
+        return {"type": "file", "file": {"filename": part.name or "file.pdf", "file_data": url}}
 
     def _cannot(self, field: str, what: str) -> ProviderBadRequest:
         return ProviderBadRequest(f"{field}: {self._provider} {what}.", provider=self._provider)
@@ -199,10 +204,6 @@ def _as_system(message: Any) -> Any:
     if isinstance(message, dict) and message.get("role") == "developer":
         return {**message, "role": "system"}
     return message
-
-
-def _data_url(part: MediaPart, default_type: str) -> str | None:
-    return None if part.data is None else f"data:{part.media_type or default_type};base64,{part.data}"
 
 
 def _sampling(call: ChatCall) -> dict[str, Any]:
