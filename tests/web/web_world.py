@@ -31,11 +31,25 @@ from mainstay.evaluate import load_dataset
 from mainstay.govern import Budget, Identity, Limits, LimitScope, Team, local_identity
 from mainstay.knowledge import FolderSource, Library
 from mainstay.models import UnknownModel
-from mainstay.models.types import ChatCall, ChatMessage, Delta, Price, Target, Usage
+from mainstay.models.capabilities import ALL
+from mainstay.models.collect import collect
+from mainstay.models.types import (
+    Capability,
+    ChatCall,
+    ChatMessage,
+    Completion,
+    Delta,
+    Price,
+    Route,
+    RouteTarget,
+    Target,
+    Usage,
+    WireFormat,
+)
 from mainstay.observe import Span, TraceStore
 from mainstay.retrieval.types import Passage, RetrievalSettings, Retrieved
 from mainstay.services import Services, build_services, close_services, evaluate_app
-from mainstay.serving import ask
+from mainstay.serving import Dispatcher, Router, ask
 from mainstay.serving.limits.types import Ask
 from mainstay.serving.types import Call, ChatRequest
 
@@ -97,6 +111,12 @@ class SmallModel:
         self._invents = invents
         self._pause_s = pause_s
 
+    supports: frozenset[Capability] = ALL
+    wire_format: WireFormat | None = None
+
+    async def complete(self, call: ChatCall, deadline_s: float) -> Completion:
+        return await collect(self.stream(call, deadline_s))
+
     async def stream(self, call: ChatCall, deadline_s: float) -> AsyncIterator[Delta]:
         asked = words_of(call.question or call.messages[-1].content)
         if "fail" in asked:
@@ -151,10 +171,10 @@ class WordSearch:
 class ModelList:
     targets: dict[str, Target]
 
-    def resolve(self, name: str) -> Target:
+    def route(self, name: str) -> Route:
         if name not in self.targets:
             raise UnknownModel(name, self.targets)
-        return self.targets[name]
+        return Route(name, "weighted", (RouteTarget(self.targets[name]),))
 
     def names(self) -> list[Any]:
         return [Named(name) for name in self.targets]
@@ -233,7 +253,13 @@ def build_world(folder: Path) -> World:
             "acme/chat": Target("acme/chat", SmallModel(False), "chat", paid, 8192, 1024),
         }
     )
-    deps = replace(built.deps, models=models, retriever=WordSearch(built.library), sink=sink)
+    deps = replace(
+        built.deps,
+        models=models,
+        dispatcher=Dispatcher(Router(), models.route),
+        retriever=WordSearch(built.library),
+        sink=sink,
+    )
     services = replace(built, deps=deps, catalog=models)  # type: ignore[arg-type]
     return World(services, build_control_app(services), local_identity(), sink, folder)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mainstay.services.janitor import Janitor
     from mainstay.services.people import LOCAL_ADMIN, local_admin, sign_in_link
     from mainstay.services.publishing import Published, publish, tend_indexes
-    from mainstay.services.running import running
+    from mainstay.services.in_loop import running
     from mainstay.services.spending import LimitsInUse, limits_in_use
     from mainstay.services.stores import Stores, open_database, open_stores
 
@@ -50,7 +50,7 @@ _HOMES = {
     "people": ("LOCAL_ADMIN", "local_admin", "sign_in_link"),
     "publishing": ("Published", "publish", "tend_indexes"),
     "spending": ("LimitsInUse", "limits_in_use"),
-    "running": ("running",),
+    "in_loop": ("running",),
     "stores": ("Stores", "open_database", "open_stores"),
 }
 __all__ = [
