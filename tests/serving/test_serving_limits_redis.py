@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mainstay.core.errors import ConfigError
+from mainstay.core.errors import ConfigError, MissingExtra
 from mainstay.core.ids import uuid7_hex
 from mainstay.govern.types import Budget
 from mainstay.serving.errors import BudgetInFlight, BudgetStoreUnavailable, TooManyAtOnce
@@ -244,3 +245,14 @@ async def test_many_at_once_share_few_round_trips(redis_server: RedisServer) -> 
     assert sum(isinstance(result, BudgetInFlight) for result in results) == 30
     assert limiter._batches.round_trips <= 4
     await limiter.close()
+
+
+def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(MissingExtra, match=r"pip install \"mainstay\[redis\]\""):
+        RedisLimiter("redis://localhost")
+
+
+def test_an_address_of_no_redis_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no address of a Redis server"):
+        RedisLimiter("http://localhost")

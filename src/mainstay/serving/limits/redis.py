@@ -262,12 +262,12 @@ class RedisLimiter:
             return refusals.too_many_at_once(scope, limits.concurrent_requests or 0, self._usual_duration_s())
         if kind == "requests":
             limit = limits.requests_per_minute or 0
-            owed_s = _rate_state(limit, int(result[3])).reset_s
+            owed_s = _rate_state(limit, result[3]).reset_s
             return refusals.requests_limited(scope, limit, int(result[2]) * 1000, owed_s)
         limit = limits.tokens_per_minute or 0
         if kind == "large":
             return refusals.tokens_over_limit(scope, limit, ask.tokens)
-        state = _rate_state(limit, int(result[3]))
+        state = _rate_state(limit, result[3])
         return refusals.tokens_limited(scope, limit, more, int(result[2]) * 1000, state)
 
     def _tell(self, hold_id: str, settlement: Settlement) -> None:
@@ -373,8 +373,13 @@ def _amounts(ask: Ask) -> list[int]:
 
 
 def _tightest(limits: Iterator[tuple[int | None, int]]) -> RateState | None:
-    states = [_rate_state(limit, int(used)) for limit, used in limits if limit is not None]
-    return min(states, key=lambda state: state.remaining, default=None)
+    """Of (limit, used): where the one with the least left stands."""
+    least: tuple[int, int] | None = None
+    least_left = 0
+    for limit, used in limits:
+        if limit is not None and (least is None or limit * _MINUTE_MS - used < least_left):
+            least, least_left = (limit, used), limit * _MINUTE_MS - used
+    return None if least is None else _rate_state(*least)
 
 
 def _rate_state(limit: int, used: int) -> RateState:

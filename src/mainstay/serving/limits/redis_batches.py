@@ -50,10 +50,13 @@ class Batches:
         self.redis_us: int | None = None
 
     def start(self) -> None:
+        loop = asyncio.get_running_loop()
         if self._task is None:
-            self.loop = asyncio.get_running_loop()
-            self._task = self.loop.create_task(self._run())
+            self.loop = loop
+            self._task = loop.create_task(self._run())
             self._wake.set()
+        elif self.loop is not loop:
+            raise RuntimeError("a RedisLimiter belongs to the event loop in which it was first used")
 
     async def call(self, operation: Operation) -> Result:
         """Raises BudgetStoreUnavailable: at once while Redis is known to be away."""
