@@ -105,9 +105,10 @@ class RedisLimiter:
     async def reserve(self, scopes: Sequence[LimitScope], ask: Ask) -> Hold:
         """See `Limiter.reserve`."""
         hold_id = f"{self._id_prefix}{next(self._ids):x}"
-        limited = [self._compile(scope) for scope in scopes if not unlimited(scope.limits)]
+        now = self._now()
+        limited = [self._compile(scope, now) for scope in scopes if not unlimited(scope.limits)]
         if not limited:
-            return Hold(hold_id, tuple(scopes), ask.wanted_nusd or 0, ask.tokens, self._now(), False)
+            return Hold(hold_id, tuple(scopes), ask.wanted_nusd or 0, ask.tokens, now, False)
         hard = _first_hard(limited)
         if hard is not None and ask.wanted_nusd is None:
             raise refusals.price_unknown(hard)
@@ -117,7 +118,7 @@ class RedisLimiter:
             if hard is not None:
                 raise
             self.let_through += 1
-            return Hold(hold_id, tuple(scopes), ask.wanted_nusd or 0, ask.tokens, self._now(), False)
+            return Hold(hold_id, tuple(scopes), ask.wanted_nusd or 0, ask.tokens, now, False)
         if result[0] != "ok":
             raise self._refusal(result, limited, ask, ask.tokens)
         self._open[hold_id] = (int(result[3]), limited)
@@ -150,7 +151,8 @@ class RedisLimiter:
         self._tell(hold.id, (cost_nusd, tokens))
 
     async def states(self, scopes: Sequence[LimitScope]) -> tuple[BudgetState, ...]:
-        limited = [self._compile(scope) for scope in scopes if scope.limits.budgets]
+        now = self._now()
+        limited = [self._compile(scope, now) for scope in scopes if scope.limits.budgets]
         if not limited:
             return ()
         result = await self._batches.call(["money", [compiled.arguments for compiled in limited]])
@@ -194,7 +196,7 @@ class RedisLimiter:
             if result[0] != "window":
                 return result
             self._set_clock()
-            limited[:] = [self._compile(compiled.scope) for compiled in limited]
+            limited[:] = [self._compile(compiled.scope, self._now()) for compiled in limited]
         raise refusals.store_unavailable("this reservation was overtaken")
 
     def _hold(
@@ -276,10 +278,9 @@ class RedisLimiter:
         operation: Operation = ["settle", hold_id, cost, -1 if tokens is None else tokens]
         self._batches.tell(operation, lambda: self._outbox.done(hold_id))
 
-    def _compile(self, scope: LimitScope) -> _Compiled:
+    def _compile(self, scope: LimitScope, now: int) -> _Compiled:
         key = (scope.kind, scope.id)
         found = self._compiled.get(key)
-        now = self._now()
         if found is None or found.limits is not scope.limits or not found.from_us <= now < found.until_us:
             if found is None and len(self._compiled) >= 100_000:
                 self._compiled.pop(next(iter(self._compiled)))
