@@ -33,6 +33,9 @@ def ready(services: Parts, _: Public) -> Response:
         return json_response(
             {"status": "unavailable", "reason": "The control database does not answer."}, 503
         )
+    if services.project_watch is not None and services.project_watch.problem is not None:
+        reason = "The project file has changed and cannot be read; what was read last is served."
+        return json_response({"status": "stale", "reason": reason}, 503)
     if services.snapshots.failure is not None:  # anybody may ask: what failed could name hosts and users
         reason = "The control state could not be read; what was read last is served."
         return json_response({"status": "stale", "reason": reason}, 503)

@@ -23,6 +23,7 @@ COMMANDS = (
     Entry("init", "project:init", START, "Make a new project: a commented mainstay.yaml, a prompt, a policy and a knowledge folder."),
     Entry("up", "server:up", START, "Apply this folder's project, serve it, and print the address and a one-time sign-in link."),
     Entry("gateway", "gateway:gateway", START, "Serve `/v1` alone, without pages: to be scaled by processes and hosts beside one `mainstay control`."),
+    Entry("control", "server:control", START, "Serve pages, control API and telemetry alone, and bring what gateways record into the trace store."),
     Entry("ask", "ask:ask", START, "Ask an app or a model. Uses the running server, or starts one for this question."),
     Entry("demo", "demo:demo", START, "Ingest a handbook, ask, evaluate, change the prompt, promote and roll back. Killed? Run it again."),
     Entry("doctor", "doctor:doctor", START, "Check this installation and say how to mend what is wrong. Exit 1 when something is."),

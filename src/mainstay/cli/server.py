@@ -18,7 +18,7 @@ import typer
 import uvicorn
 import uvloop
 
-from mainstay.app import build_app
+from mainstay.app import build_app, build_control_app
 from mainstay.cli.context import actor, project_here
 from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say
 from mainstay.cli.project import Bar, render_published, warn_of_models
@@ -47,6 +47,7 @@ STOP_TIMEOUT_S = 30
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Role = Literal["all", "control"]
 
 
 class RunningServer:
@@ -55,9 +56,7 @@ class RunningServer:
     `base_url` is where it answers, `key` a token for local clients. Only one runs on a data folder.
     """
 
-    def __init__(
-        self, settings: Settings, project: Project | None = None, role: Literal["all", "control"] = "all"
-    ) -> None:
+    def __init__(self, settings: Settings, project: Project | None = None, role: Role = "all") -> None:
         self.settings = settings
         self.role = role
         self.project = project
@@ -77,7 +76,7 @@ class RunningServer:
             self.services = build_services(self.settings, self.project, role=self.role)
             undo.callback(close_services, self.services)
             self.key = local_key(self.services)
-            self._server = uvicorn.Server(uvicorn_config(self.services))
+            self._server = uvicorn.Server(uvicorn_config(self.services, self.role))
             self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
             self._loop = self._runner.get_loop()
             self._thread.start()
@@ -163,10 +162,10 @@ def until_told_to_end() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def uvicorn_config(services: Services) -> uvicorn.Config:
+def uvicorn_config(services: Services, role: Role = "all") -> uvicorn.Config:
     settings = services.settings
     return uvicorn.Config(
-        build_app(services),
+        build_app(services) if role == "all" else build_control_app(services),
         host=settings.host,
         port=settings.port,
         http="httptools",
@@ -203,6 +202,30 @@ def up(
         server.warm_up()
         data = addresses(server)
         emit(data, json, lambda: show_addresses(data, list(project.apps) if project else []))
+        server.wait()
+
+
+def control(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is stored.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Serve pages, control API and telemetry alone, and bring what gateways record into the trace store."""
+    settings = load_settings({"host": host, "port": port, "data_dir": data_dir})
+    with until_told_to_end(), RunningServer(settings, project_here(), role="control") as server:
+        admin = local_admin(server.services)
+        data = {
+            "web_ui": server.base_url,
+            "sign_in_link": sign_in_link(server.services, actor(), admin.id, server.base_url),
+        }
+        emit(
+            data,
+            json,
+            lambda: out.print(
+                f"Sign in     {data['sign_in_link']}   (once, within 15 minutes)", markup=False
+            ),
+        )
         server.wait()
 
 

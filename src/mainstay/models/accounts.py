@@ -49,6 +49,7 @@ class Accounts:
         self._config = config
         self._environment = environment
         self._providers: dict[tuple[str, int], ChatProvider] = {}
+        self._retired: list[ChatProvider] = []
 
     def knows(self, name: str) -> bool:
         return name in self._config.providers or name == OLLAMA or self._has_key(name)
@@ -67,8 +68,7 @@ class Accounts:
         if configured is not None:
             return _configured(configured)
         if name == OLLAMA:
-            url = f"{ollama_url(self._environment)}/v1"
-            return Account(OLLAMA, "openai", url, _NO_KEY, None, None, OLLAMA)
+            return Account(OLLAMA, "ollama", ollama_url(self._environment), _NO_KEY, None, None, OLLAMA)
         return _of_vendor(VENDORS[name])
 
     def provider(self, account: Account, key: int) -> ChatProvider:
@@ -92,10 +92,23 @@ class Accounts:
         for variable in filter(None, account.key_envs):
             self._secret(account.name, variable)
 
+    def adopt(self, before: Accounts) -> None:
+        """Take over the adapters of providers that are as they were before; let the others end what they do.
+
+        Their idle connections close by themselves.
+        """
+        self._retired = before._retired
+        for (name, key), provider in before._providers.items():
+            if self.knows(name) and self.get(name) == before.get(name):
+                self._providers[name, key] = provider
+            else:
+                self._retired.append(provider)
+
     async def close(self) -> None:
-        for provider in self._providers.values():
+        for provider in (*self._providers.values(), *self._retired):
             await provider.close()
         self._providers.clear()
+        self._retired.clear()
 
     def _has_key(self, name: str) -> bool:
         return name in VENDORS and bool(self._environment.get(VENDORS[name].key_env))
@@ -107,6 +120,10 @@ class Accounts:
                 options[name.removesuffix("_env")] = self._secret(account.name, value)
             else:
                 options[name] = value
+        if account.kind == "ollama":  # which would use its own context, and cut what is longer
+            for model in self._config.models.values():
+                if model.provider == account.name and model.context_tokens is not None:
+                    options[f"num_ctx.{model.model}"] = str(model.context_tokens)
         return options
 
     def _secret(self, provider: str, variable: str) -> Secret:

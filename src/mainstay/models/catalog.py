@@ -63,12 +63,28 @@ class Catalog:
         self._models_dir = models_dir
         self._engine = engine
         self._clock = clock
+        self._environment = environment
         self._accounts = Accounts(config, environment)
         self._engines: dict[str, LlamaCpp] = {}
         self._extractive = Extractive(selector)
         self._kept: dict[str, tuple[int, Route]] = {}
         PROVIDER_KINDS.load_entry_points()
         self._check()
+
+    def checked(self, config: ModelsConfig) -> ModelsConfig:
+        """The configuration, if it could take over from the present one. Raises ConfigError. Safe from any thread."""
+        Catalog(config, self._models_dir, self._environment, self._engine, clock=self._clock)
+        return config
+
+    def reload(self, config: ModelsConfig) -> None:
+        """Resolve by another configuration from now on. Calls under way keep the targets that they have.
+
+        Call it on the event loop, with what `checked` let through.
+        """
+        accounts = Accounts(config, self._environment)
+        accounts.adopt(self._accounts)
+        self._config, self._accounts = config, accounts
+        self._kept.clear()
 
     def resolve(self, name: str) -> Target:
         """The first target of `name`. Raises UnknownModel, naming the nearest or what makes the name known."""

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from mainstay.services.checking import model_warnings, project_catalog
     from mainstay.services.container import Services
     from mainstay.services.folder import DataFolderLock, announce_server, running_server, withdraw_server
+    from mainstay.services.in_loop import running
     from mainstay.services.janitor import Janitor
     from mainstay.services.people import LOCAL_ADMIN, local_admin, sign_in_link
     from mainstay.services.publishing import Published, publish, tend_indexes
-    from mainstay.services.in_loop import running
     from mainstay.services.spending import LimitsInUse, limits_in_use
     from mainstay.services.stores import Stores, open_database, open_stores
 

@@ -23,6 +23,7 @@ from mainstay.models import Catalog, EngineSettings, read_models_config
 from mainstay.observe import Drain, Metrics, OtlpExporter, Recorder, Spool, TraceStore
 from mainstay.retrieval import Embedder, ExtractiveSelector, GroundingScorer, Indexes, MiniLmEmbedder
 from mainstay.services.container import Services
+from mainstay.services.project_watch import ProjectWatch
 from mainstay.services.stores import Stores, open_stores
 from mainstay.serving import (
     Deps,
@@ -117,7 +118,7 @@ def build_services(
         scorer=GroundingScorer.load(),
         guard=guard,
         version_text=lambda version_id: library.version(version_id).text,
-        limiter=_limiter(settings, serves=role in ("all", "gateway")),
+        limiter=_limiter(settings, role),
         cache=ExactCache(),
         sink=recorder,
         metrics=metrics,
@@ -147,6 +148,7 @@ def build_services(
         gateway=gateway,
         snapshots=holder,
         refresher=refresher,
+        project_watch=None if project is None else ProjectWatch(project.path, catalog, refresher.rebuild),
     )
     if role is not None:
         refresher.refresh()
@@ -172,17 +174,15 @@ def serving_snapshot(
     return build_snapshot(counter, stores.keys.active(), runnables, models, policy, scopes, of_apps)
 
 
-def _limiter(settings: Settings, serves: bool) -> Limiter:
-    """In memory and journalled, or shared through Redis when it is configured."""
+def _limiter(settings: Settings, role: Role | None) -> Limiter:
+    """In memory and journalled by the process that answers, or shared through Redis when it is configured."""
     ledger = settings.data_dir / "ledger"
-    if settings.redis_url is not None and serves:
+    if settings.redis_url is not None and role is not None:
         from mainstay.serving.limits.redis import RedisLimiter
 
-        return RedisLimiter(
-            settings.redis_url.reveal(),
-            outbox_path=ledger / f"outbox-{os.environ.get(GATEWAY_WORKER, '0')}.jsonl",
-        )
-    return MemoryLimiter(Journal(ledger / "journal.jsonl") if serves else None)
+        worker = os.environ.get(GATEWAY_WORKER, role)
+        return RedisLimiter(settings.redis_url.reveal(), outbox_path=ledger / f"outbox-{worker}.jsonl")
+    return MemoryLimiter(None if role in (None, "control") else Journal(ledger / "journal.jsonl"))
 
 
 def _catalog(settings: Settings, project: Project | None, embedder: Embedder) -> Catalog:

@@ -11,6 +11,7 @@ from mainstay.knowledge import Library
 from mainstay.models import Catalog
 from mainstay.observe import Drain, Metrics, OtlpExporter, Recorder, Spool, TraceStore
 from mainstay.retrieval import Indexes
+from mainstay.services.project_watch import ProjectWatch
 from mainstay.services.stores import Stores
 from mainstay.serving import Deps, Gateway, Refresher, SnapshotHolder
 
@@ -38,3 +39,4 @@ class Services(Stores):
     gateway: Gateway
     snapshots: SnapshotHolder
     refresher: Refresher
+    project_watch: ProjectWatch | None

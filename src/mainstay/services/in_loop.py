@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,10 +19,15 @@ async def running(services: Services) -> AsyncIterator[None]:
     """Start what needs a running loop; at the end let go of it, after requests have ended."""
     prober = Prober(services.deps.dispatcher.router.breakers)
     prober.start()
+    watch = services.project_watch
+    watching = None if watch is None else asyncio.create_task(watch.run(), name="mainstay-project-watch")
     settle_memory()
     try:
         yield
     finally:
+        if watching is not None:
+            watching.cancel()
+            await asyncio.wait({watching})
         await prober.stop()
         await services.catalog.close()
         await services.deps.limiter.close()

@@ -167,6 +167,11 @@ class Refresher:
         if self._thread.is_alive():
             self._thread.join()
 
+    def rebuild(self) -> bool:
+        """As `refresh`, whether or not the change counter moved: something else has changed."""
+        self._seen = None
+        return self.refresh()
+
     def refresh(self) -> bool:
         """Rebuild if something changed; True when a new snapshot took over. Never raises."""
         with self._turn:  # of two at once, the slower would put an older snapshot over the newer one
