@@ -150,11 +150,12 @@ VENDORS: Final[Mapping[str, Vendor]] = {
         ),
         Vendor(
             "gemini",
-            "https://generativelanguage.googleapis.com/v1beta/openai",
+            "https://generativelanguage.googleapis.com",
             "GEMINI_API_KEY",
             "google",
-            lacks=frozenset({"top_k", "files", "logprobs", "logit_bias", "seed"}),
-            source="ai.google.dev/gemini-api/docs/openai",
+            lacks=frozenset(),
+            kind="gemini",
+            source="ai.google.dev/api/generate-content",
         ),
         Vendor(
             "perplexity",

@@ -1,0 +1,433 @@
+"""What a call becomes in the Gemini API's wire format, and what is refused because it cannot be said there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mainstay.models import ChatCall, ChatMessage, ProviderBadRequest
+from mainstay.models.providers.gemini_signatures import call_place, signed
+from mainstay.models.providers.gemini_wire import encode
+from mainstay.models.types import (
+    MediaPart,
+    Reasoning,
+    ResponseFormat,
+    TextPart,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER = Tool("weather", "Says it", SCHEMA)
+ASKED = ToolCall("fc_1", "weather", '{"city": "Ghent"}')
+PNG = MediaPart("image", media_type="image/png", data="cG5n")
+
+
+def call(*messages: ChatMessage, model: str = "gemini-2.5-flash", **more: Any) -> ChatCall:
+    return ChatCall(model=model, messages=messages or (ChatMessage("user", "Hi"),), **more)
+
+
+def body(chat: ChatCall, *, vertex: bool = False) -> dict[str, Any]:
+    written: dict[str, Any] = json.loads(encode(chat, "gemini", vertex=vertex))
+    return written
+
+
+def config(**more: Any) -> dict[str, Any]:
+    generation: dict[str, Any] = body(call(**more)).get("generationConfig", {})
+    return generation
+
+
+def contents(*messages: ChatMessage, model: str = "gemini-2.5-flash", vertex: bool = False) -> list[Any]:
+    written: list[Any] = body(call(*messages, model=model), vertex=vertex)["contents"]
+    return written
+
+
+def refusal(chat: ChatCall, *, vertex: bool = False) -> str:
+    with pytest.raises(ProviderBadRequest) as caught:
+        encode(chat, "gemini", vertex=vertex)
+    return str(caught.value)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_call_says_nothing_more_than_its_contents():
+    assert body(call()) == {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
+
+
+def test_sampling_has_its_own_names():
+    written = config(
+        max_tokens=9,
+        temperature=0.5,
+        top_p=0.9,
+        top_k=40,
+        stop=("a", "b"),
+        seed=7,
+        presence_penalty=0.1,
+        frequency_penalty=0.2,
+        n=2,
+        logprobs=True,
+        top_logprobs=3,
+    )
+
+    assert written == {
+        "maxOutputTokens": 9,
+        "temperature": 0.5,
+        "topP": 0.9,
+        "topK": 40,
+        "stopSequences": ["a", "b"],
+        "seed": 7,
+        "presencePenalty": 0.1,
+        "frequencyPenalty": 0.2,
+        "candidateCount": 2,
+        "responseLogprobs": True,
+        "logprobs": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"stop": tuple("abcdef")}, "stop"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logit_bias": {"1": 1.0}}, "logit_bias"),
+        ({"tools": (WEATHER,), "parallel_tool_calls": False}, "parallel_tool_calls"),
+        ({"reasoning": Reasoning(effort="xhigh")}, "reasoning_effort"),
+        ({"extra": {"min_p": 0.1}}, "min_p"),
+    ],
+)
+def test_what_cannot_be_said_is_refused_by_its_name(more, field):
+    assert refusal(call(**more)).startswith(f"{field}: gemini")
+
+
+def test_its_own_fields_pass():
+    own = {"safetySettings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "OFF"}], "store": False}
+
+    assert body(call(extra=own))["safetySettings"] == own["safetySettings"]
+    assert "store" not in body(call(extra=own))
+
+
+@pytest.mark.parametrize(
+    ("model", "reasoning", "thinking"),
+    [
+        ("gemini-2.5-flash", Reasoning(effort="low"), {"thinkingBudget": 1024}),
+        ("gemini-2.5-flash", Reasoning(effort="high"), {"thinkingBudget": 24_576}),
+        ("models/gemini-2.5-pro", Reasoning(effort="medium"), {"thinkingBudget": 8192}),
+        ("gemini-3-pro-preview", Reasoning(effort="low"), {"thinkingLevel": "LOW"}),
+        ("gemini-4-argon", Reasoning(effort="minimal"), {"thinkingLevel": "MINIMAL"}),
+        ("gemini-2.5-flash", Reasoning(effort="none"), {"thinkingBudget": 0}),
+        ("gemini-2.5-flash", Reasoning(budget_tokens=0), {"thinkingBudget": 0}),
+        (
+            "gemini-2.5-flash",
+            Reasoning(effort="high", budget_tokens=99),
+            {"includeThoughts": True, "thinkingBudget": 99},
+        ),
+        ("gemini-2.5-flash", Reasoning(budget_tokens=99, summary="none"), {"thinkingBudget": 99}),
+        (
+            "gemini-3-pro-preview",
+            Reasoning(effort="high", summary="auto"),
+            {"includeThoughts": True, "thinkingLevel": "HIGH"},
+        ),
+        ("gemini-3-pro-preview", Reasoning(summary="auto"), {"includeThoughts": True}),
+    ],
+)
+def test_reasoning_is_a_level_or_a_budget_as_the_model_knows_it(model, reasoning, thinking):
+    written = body(call(model=model, reasoning=reasoning))
+
+    assert written["generationConfig"] == {"thinkingConfig": thinking}
+
+
+def test_reasoning_that_asks_for_nothing_is_left_out():
+    assert config(reasoning=Reasoning()) == {}
+
+
+# --- structured output ------------------------------------------------------------------------------------------
+
+
+def test_structured_output_is_a_json_schema_or_any_json():
+    assert config(response_format=ResponseFormat(SCHEMA, description="A place")) == {
+        "responseMimeType": "application/json",
+        "responseJsonSchema": {**SCHEMA, "description": "A place"},
+    }
+    assert config(response_format=ResponseFormat()) == {"responseMimeType": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "path", "keyword"),
+    [
+        ({"type": "string", "pattern": "a"}, "", "pattern"),
+        ({"properties": {"a": {"items": {"minLength": 1}}}}, ".properties.a.items", "minLength"),
+        ({"$defs": {"A": {"allOf": []}}}, ".$defs.A", "allOf"),
+        ({"anyOf": [{}, {"not": {}}]}, ".anyOf[1]", "not"),
+        ({"prefixItems": [{"const": 1}]}, ".prefixItems[0]", "const"),
+        ({"additionalProperties": {"multipleOf": 2}}, ".additionalProperties", "multipleOf"),
+    ],
+)
+def test_a_keyword_that_would_be_ignored_is_refused_with_its_place(schema, path, keyword):
+    said = refusal(call(response_format=ResponseFormat(schema)))
+
+    assert said.startswith(f"response_format{path}: ")
+    assert repr(keyword) in said
+
+
+def test_keywords_that_only_inform_and_properties_of_any_name_pass():
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {
+            "pattern": {"type": ["string", "null"], "default": None},
+            "enum": {"$ref": "#/$defs/A"},
+        },
+        "additionalProperties": False,
+        "$defs": {"A": {"enum": ["a"]}},
+    }
+
+    assert config(response_format=ResponseFormat(schema))["responseJsonSchema"] == schema
+
+
+def test_a_schema_nested_beyond_any_stack_is_still_looked_through():
+    schema: dict[str, Any] = {"pattern": "a"}
+    for _ in range(5000):
+        schema = {"items": schema}
+
+    assert "'pattern'" in refusal(call(response_format=ResponseFormat(schema)))
+
+
+# --- tools ------------------------------------------------------------------------------------------------------
+
+
+def test_tools_are_declared_with_their_json_schema():
+    written = body(call(tools=(WEATHER, Tool("clock"))))
+
+    assert written["tools"] == [
+        {
+            "functionDeclarations": [
+                {"name": "weather", "description": "Says it", "parametersJsonSchema": SCHEMA},
+                {"name": "clock"},
+            ]
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("choice", "calling"),
+    [
+        (None, {"mode": "AUTO"}),
+        (ToolChoice("auto"), {"mode": "AUTO"}),
+        (ToolChoice("none"), {"mode": "NONE"}),
+        (ToolChoice("required"), {"mode": "ANY"}),
+        (ToolChoice("tool", "weather"), {"mode": "ANY", "allowedFunctionNames": ["weather"]}),
+    ],
+)
+def test_every_choice_of_tools_has_its_mode(choice, calling):
+    assert body(call(tools=(WEATHER,), tool_choice=choice))["toolConfig"] == {
+        "functionCallingConfig": calling
+    }
+
+
+def test_a_strict_tool_is_validated():
+    strict = Tool("weather", None, SCHEMA, strict=True)
+
+    assert body(call(tools=(strict,)))["toolConfig"] == {"functionCallingConfig": {"mode": "VALIDATED"}}
+
+
+# --- conversations ----------------------------------------------------------------------------------------------
+
+
+def test_system_messages_open_a_conversation_only():
+    system, developer = ChatMessage("system", "Be brief."), ChatMessage("developer", "Be kind.")
+    user = ChatMessage("user", "Hi")
+
+    assert body(call(system, developer, user))["systemInstruction"] == {
+        "parts": [{"text": "Be brief."}, {"text": "Be kind."}]
+    }
+    assert refusal(call(user, system)).startswith("messages[1]: ")
+
+
+def test_results_of_a_turns_calls_stand_together_apart_from_what_the_user_says_next():
+    written = contents(
+        ChatMessage("user", "Hi"),
+        ChatMessage("assistant", tool_calls=(ASKED, ToolCall("fc_2", "clock", ""))),
+        ChatMessage("tool", "Rain", tool_call_id="fc_1"),
+        ChatMessage("tool", "Broken", tool_call_id="fc_2", is_error=True),
+        ChatMessage("user", "And now?"),
+        ChatMessage("user", "Well?"),
+    )
+
+    assert written == [
+        {"role": "user", "parts": [{"text": "Hi"}]},
+        {
+            "role": "model",
+            "parts": [
+                {"functionCall": {"id": "fc_1", "name": "weather", "args": {"city": "Ghent"}}},
+                {"functionCall": {"id": "fc_2", "name": "clock", "args": {}}},
+            ],
+        },
+        {
+            "role": "user",
+            "parts": [
+                {"functionResponse": {"id": "fc_1", "name": "weather", "response": {"output": "Rain"}}},
+                {"functionResponse": {"id": "fc_2", "name": "clock", "response": {"error": "Broken"}}},
+            ],
+        },
+        {"role": "user", "parts": [{"text": "And now?"}, {"text": "Well?"}]},
+    ]
+
+
+def test_a_result_without_its_call_needs_a_name():
+    assert "tool_call_id" in refusal(call(ChatMessage("tool", "Rain", tool_call_id="x")))
+    named = contents(ChatMessage("tool", "Rain", tool_call_id="x", name="weather"))
+    assert named[0]["parts"][0]["functionResponse"]["name"] == "weather"
+
+
+def test_a_result_may_be_an_image():
+    message = ChatMessage("tool", "See", (TextPart("See"), PNG), tool_call_id="x", name="weather")
+
+    assert contents(message)[0]["parts"][0]["functionResponse"] == {
+        "id": "x",
+        "name": "weather",
+        "response": {"output": "See"},
+        "parts": [{"inlineData": {"mimeType": "image/png", "data": "cG5n"}}],
+    }
+
+
+def test_vertex_goes_by_names_instead_of_ids():
+    written = contents(
+        ChatMessage("assistant", tool_calls=(ASKED,)),
+        ChatMessage("tool", "Rain", tool_call_id="fc_1"),
+        vertex=True,
+    )
+
+    assert "id" not in json.dumps(written)
+
+
+@pytest.mark.parametrize("arguments", ["{oops", "[1]"])
+def test_arguments_that_are_no_object_are_refused(arguments):
+    said = refusal(call(ChatMessage("assistant", tool_calls=(ToolCall("a", "f", arguments),))))
+
+    assert said.startswith("messages[0].tool_calls[0].function.arguments: ")
+
+
+# --- signatures -------------------------------------------------------------------------------------------------
+
+
+def test_every_signature_goes_back_to_the_part_it_came_with():
+    second = ToolCall("fc:2", "clock", "{}")
+    thinking = (
+        signed("thought", "dA==", "Hm."),
+        Thinking("A summary nobody signed"),
+        signed("text", "eA=="),
+        signed(call_place("fc_1"), "Yy8r"),
+        signed(call_place("fc:2"), "ZA=="),
+    )
+
+    written = contents(ChatMessage("assistant", "I ask.", tool_calls=(ASKED, second), thinking=thinking))
+
+    assert written[0]["parts"] == [
+        {"text": "Hm.", "thought": True, "thoughtSignature": "dA=="},
+        {"text": "I ask.", "thoughtSignature": "eA=="},
+        {
+            "functionCall": {"id": "fc_1", "name": "weather", "args": {"city": "Ghent"}},
+            "thoughtSignature": "Yy8r",
+        },
+        {"functionCall": {"id": "fc:2", "name": "clock", "args": {}}, "thoughtSignature": "ZA=="},
+    ]
+
+
+def test_a_signature_of_an_empty_part_gets_one():
+    written = contents(ChatMessage("assistant", "Hi", thinking=(signed("end", "ZQ=="),)))
+
+    assert written[0]["parts"] == [{"text": "Hi"}, {"text": "", "thoughtSignature": "ZQ=="}]
+
+
+def test_thinking_of_other_vendors_is_left_out():
+    foreign = (Thinking("Hm", "sig=="), Thinking(encrypted="abc"), Thinking("Hm"))
+
+    assert contents(ChatMessage("assistant", "Hi", thinking=foreign))[0]["parts"] == [{"text": "Hi"}]
+
+
+def test_the_first_call_of_a_step_that_nobody_signed_says_so_to_models_that_check():
+    history = (
+        ChatMessage("user", "Hi"),
+        ChatMessage("assistant", tool_calls=(ASKED, ToolCall("b", "clock", "{}"))),
+        ChatMessage("tool", "Rain", tool_call_id="fc_1"),
+    )
+
+    checked = contents(*history, model="gemini-3-pro-preview")[1]["parts"]
+
+    assert [part.get("thoughtSignature") for part in checked] == ["skip_thought_signature_validator", None]
+    assert "thoughtSignature" not in json.dumps(contents(*history))
+
+
+# --- media ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "written"),
+    [
+        (PNG, {"inlineData": {"mimeType": "image/png", "data": "cG5n"}}),
+        (
+            MediaPart("image", url="data:image/png;base64,cG5n"),
+            {"inlineData": {"mimeType": "image/png", "data": "cG5n"}},
+        ),
+        (
+            MediaPart("audio", media_type="audio/wav", data="d2F2"),
+            {"inlineData": {"mimeType": "audio/wav", "data": "d2F2"}},
+        ),
+        (
+            MediaPart("file", media_type="application/pdf", data="cGRm", name="a.pdf"),
+            {"inlineData": {"mimeType": "application/pdf", "data": "cGRm"}},
+        ),
+        (
+            MediaPart("image", url="https://host/a.jpg?x=1"),
+            {"fileData": {"fileUri": "https://host/a.jpg?x=1", "mimeType": "image/jpeg"}},
+        ),
+        (MediaPart("file", url="gs://bucket/a"), {"fileData": {"fileUri": "gs://bucket/a"}}),
+        (
+            MediaPart("file", file_id="files/abc", media_type="text/plain"),
+            {
+                "fileData": {
+                    "fileUri": "https://generativelanguage.googleapis.com/v1beta/files/abc",
+                    "mimeType": "text/plain",
+                }
+            },
+        ),
+    ],
+)
+def test_media_are_sent_inline_or_by_reference(part, written):
+    assert contents(ChatMessage("user", "", (part,)))[0]["parts"] == [written]
+
+
+def test_vertex_takes_a_files_name():
+    part = MediaPart("file", media_type="application/pdf", data="cGRm", name="a.pdf")
+
+    written = contents(ChatMessage("user", "", (part,)), vertex=True)
+
+    assert written[0]["parts"][0]["inlineData"]["displayName"] == "a.pdf"
+
+
+@pytest.mark.parametrize(
+    ("part", "vertex"),
+    [
+        (MediaPart("file", data="cGRm"), False),
+        (MediaPart("file", file_id="file-openai"), False),
+        (MediaPart("file", url="gs://bucket/a"), True),
+    ],
+)
+def test_media_that_cannot_be_told_are_refused(part, vertex):
+    said = refusal(call(ChatMessage("user", "", (TextPart("See"), part))), vertex=vertex)
+
+    assert said.startswith("messages[0].content[1]: ")
+
+
+def test_low_detail_holds_for_all_images_or_none():
+    low = MediaPart("image", media_type="image/png", data="cG5n", detail="low")
+
+    written = body(call(ChatMessage("user", "", (low, low))))
+
+    assert written["generationConfig"] == {"mediaResolution": "MEDIA_RESOLUTION_LOW"}
+    assert refusal(call(ChatMessage("user", "", (low, PNG)))).startswith("messages: ")
