@@ -209,6 +209,15 @@ async def test_the_environments_ollama_is_spoken_to_natively_with_the_context_of
     assert upstream.requests[0].body["options"] == {"num_ctx": 4096}
 
 
+def test_another_context_makes_another_account():
+    def account(context_tokens: int) -> object:
+        alias = ModelConfig("small", provider="ollama", model="m", context_tokens=context_tokens)
+        return Accounts(ModelsConfig(models={"small": alias}), {}).get("ollama")
+
+    assert account(4096) == account(4096)
+    assert account(4096) != account(8192)
+
+
 def test_the_kind_is_registered():
     assert PROVIDER_KINDS.get("ollama") is Ollama
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mainstay.core.errors import ConfigError
@@ -66,10 +66,12 @@ class Accounts:
         """The provider of a name that is known."""
         configured = self._config.providers.get(name)
         if configured is not None:
-            return _configured(configured)
-        if name == OLLAMA:
-            return Account(OLLAMA, "ollama", ollama_url(self._environment), _NO_KEY, None, None, OLLAMA)
-        return _of_vendor(VENDORS[name])
+            account = _configured(configured)
+        elif name == OLLAMA:
+            account = Account(OLLAMA, "ollama", ollama_url(self._environment), _NO_KEY, None, None, OLLAMA)
+        else:
+            account = _of_vendor(VENDORS[name])
+        return self._with_contexts(account) if account.kind == "ollama" else account
 
     def provider(self, account: Account, key: int) -> ChatProvider:
         """The adapter that uses the account's key of that number. Raises ConfigError for a variable not set."""
@@ -110,6 +112,15 @@ class Accounts:
         self._providers.clear()
         self._retired.clear()
 
+    def _with_contexts(self, account: Account) -> Account:
+        """Ollama loads a model with the context it is told, else with its own, and cuts what is longer."""
+        contexts = {
+            f"num_ctx.{model.model}": str(model.context_tokens)
+            for model in self._config.models.values()
+            if model.provider == account.name and model.context_tokens is not None
+        }
+        return replace(account, options={**account.options, **contexts})
+
     def _has_key(self, name: str) -> bool:
         return name in VENDORS and bool(self._environment.get(VENDORS[name].key_env))
 
@@ -120,10 +131,6 @@ class Accounts:
                 options[name.removesuffix("_env")] = self._secret(account.name, value)
             else:
                 options[name] = value
-        if account.kind == "ollama":  # which would use its own context, and cut what is longer
-            for model in self._config.models.values():
-                if model.provider == account.name and model.context_tokens is not None:
-                    options[f"num_ctx.{model.model}"] = str(model.context_tokens)
         return options
 
     def _secret(self, provider: str, variable: str) -> Secret:
