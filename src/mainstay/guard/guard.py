@@ -7,36 +7,21 @@ rule says `on_error: flag`.
 
 from __future__ import annotations
 
-import logging
 import re
+import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from mainstay.guard.checks.invisible_unicode import hidden_spans
+from mainstay.guard.plan import Plan, Seen
 from mainstay.guard.registry import Check, Hit, checks
-from mainstay.guard.spans import CleanText, covering, mask, without
+from mainstay.guard.spans import covering, mask, without
 from mainstay.guard.types import Action, CheckRule, Finding, Policy, Rail, Verdict
 
 SEVERITY: Mapping[Action, int] = {"allow": 0, "flag": 1, "mask": 2, "drop": 3, "block": 4}
 EXCERPT_CHARACTERS = 160
 _PRIVATE_CHECKS = ("pii", "secrets")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """One hit, at its place in the original text, with the rule that asked for it."""
-
-    rule: CheckRule
-    hit: Hit
-    failed: bool = False
-
-    @property
-    def action(self) -> Action:
-        if not self.failed:
-            return self.rule.action
-        return "flag" if self.rule.options.get("on_error") == "flag" else "block"
+_PLANS_KEPT = 256
 
 
 class Guard:
@@ -44,6 +29,10 @@ class Guard:
 
     def __init__(self, loaded: Mapping[str, Check]) -> None:
         self._checks = loaded
+        self._plans: dict[int, tuple[Policy, dict[Rail, Plan | None]]] = {}
+        self._lock = threading.Lock()
+        private = tuple(CheckRule(name, "mask") for name in _PRIVATE_CHECKS if name in loaded)
+        self._private = Plan(loaded, private, "output")
 
     @classmethod
     def load(cls) -> Guard:
@@ -53,31 +42,40 @@ class Guard:
 
     def check(self, text: str, rail: Rail, policy: Policy) -> Verdict:
         """The verdict on `text`. Its text is empty when it must not be used: blocked, or a dropped passage."""
-        rules = policy.rails.get(rail, ())
-        if not rules:
+        plan = self._plan(rail, policy)
+        if plan is None:
             return Verdict("allow", text)
-        clean = without(text, hidden_spans(text))
-        seen = [s for rule in self._in_order(rules) for s in self._apply(rule, rail, text, clean)]
+        seen = plan.find(text)
         if not seen:
             return Verdict("allow", text)
         action = max((s.action for s in seen), key=SEVERITY.__getitem__)
-        findings = tuple(self._finding(s, rail, text) for s in seen)
-        return Verdict(action, _remaining(text, rail, action, seen), findings)
+        return Verdict(action, remaining(text, rail, action, seen), self.findings(seen, rail, text))
 
-    def _in_order(self, rules: Iterable[CheckRule]) -> list[CheckRule]:
-        return sorted(rules, key=lambda r: self._checks[r.check].order if r.check in self._checks else -1)
+    def plan_of(self, rules: Iterable[CheckRule], rail: Rail) -> Plan:
+        """Some rules made ready, for one who applies them in his own way (`StreamGuard`)."""
+        return Plan(self._checks, rules, rail)
 
-    def _apply(self, rule: CheckRule, rail: Rail, text: str, clean: CleanText) -> list[_Seen]:
-        try:
-            check = self._checks[rule.check]
-            if check.order == 0:  # the check for hidden characters must see them
-                return [_Seen(rule, hit) for hit in check.find(text, rail, rule)]
-            return [_Seen(rule, _at_origin(hit, clean)) for hit in check.find(clean.text, rail, rule)]
-        except Exception:  # boundary: whatever a check raises, the text has not been checked
-            _log.exception("guard check %s failed on the %s rail", rule.check, rail)
-            return [_Seen(rule, Hit("check_failed", 0, len(text), 1.0, ""), failed=True)]
+    def findings(self, seen: Iterable[Seen], rail: Rail, text: str) -> tuple[Finding, ...]:
+        return tuple(self._finding(s, rail, text) for s in seen)
 
-    def _finding(self, seen: _Seen, rail: Rail, text: str) -> Finding:
+    def _plan(self, rail: Rail, policy: Policy) -> Plan | None:
+        known = self._plans.get(id(policy))
+        if known is None or known[0] is not policy:
+            known = self._learn(policy)
+        return known[1].get(rail)
+
+    def _learn(self, policy: Policy) -> tuple[Policy, dict[Rail, Plan | None]]:
+        """Holding the policy itself keeps its id from being given to another one."""
+        plans = {
+            rail: Plan(self._checks, rules, rail) if rules else None for rail, rules in policy.rails.items()
+        }
+        with self._lock:
+            while len(self._plans) >= _PLANS_KEPT:
+                del self._plans[next(iter(self._plans))]
+            self._plans[id(policy)] = (policy, plans)
+        return policy, plans
+
+    def _finding(self, seen: Seen, rail: Rail, text: str) -> Finding:
         hit = seen.hit
         return Finding(
             check=seen.rule.check,
@@ -87,28 +85,21 @@ class Guard:
             score=round(hit.score, 4),
             start=hit.start,
             end=hit.end,
-            excerpt="" if seen.failed else self._excerpt(seen, rail, text[hit.start : hit.end]),
+            excerpt="" if seen.failed else self._excerpt(seen, text[hit.start : hit.end]),
         )
 
-    def _excerpt(self, seen: _Seen, rail: Rail, piece: str) -> str:
+    def _excerpt(self, seen: Seen, piece: str) -> str:
         """What people may see of a finding: its label, or the piece with private parts and hidden ones masked."""
         if seen.hit.label and seen.rule.check in _PRIVATE_CHECKS:
             return seen.hit.label
         shown = without(piece, hidden_spans(piece)).text
-        hits: list[Hit] = []
-        for name in _PRIVATE_CHECKS:
-            if name in self._checks:
-                hits += self._checks[name].find(shown, rail, CheckRule(name, "mask"))
+        hits = [s.hit for s in self._private.find(shown)]
         shown = " ".join(mask(shown, hits).split())
         return shown if len(shown) <= EXCERPT_CHARACTERS else shown[: EXCERPT_CHARACTERS - 1] + "…"
 
 
-def _at_origin(hit: Hit, clean: CleanText) -> Hit:
-    start, end = clean.original(hit.start, hit.end)
-    return Hit(hit.kind, start, end, hit.score, hit.label)
-
-
-def _remaining(text: str, rail: Rail, action: Action, seen: Iterable[_Seen]) -> str:
+def remaining(text: str, rail: Rail, action: Action, seen: Iterable[Seen]) -> str:
+    """What may be used of `text` when `action` is the severest of what was seen."""
     if action == "block" or (action == "drop" and rail != "output"):
         return ""
     hits = [s.hit for s in seen if s.action == "mask"]

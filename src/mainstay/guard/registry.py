@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from mainstay.core.registry import Registry
 from mainstay.guard.types import CheckRule, Rail
@@ -36,6 +36,33 @@ class Check(Protocol):
     def find(self, text: str, rail: Rail, rule: CheckRule) -> list[Hit]:
         """Hits in code points of `text`, from which hidden characters were removed (but for the first check)."""
         ...
+
+
+class PreparedCheck(Protocol):
+    """A check with one rule's options read, for one rail.
+
+    `conditions`: RE2 patterns over the text's view (`mainstay.guard.prefilter`); every hit of the check fulfils one
+    of them, and each call is told the indexes of those that hold. `open_conditions`: patterns that end in `\\z`;
+    where a hit may begin that is not whole at the end of a text that still grows, one of them matches.
+    """
+
+    conditions: tuple[str, ...]
+    open_conditions: tuple[str, ...]
+
+    def find(self, text: str, seen: bytes, fired: Sequence[int]) -> list[Hit]:
+        """What `Check.find` gives, quickly. `seen` is the view of `text`."""
+        ...
+
+    def held_from(self, text: str, seen: bytes, fired: Sequence[int]) -> int:
+        """Where what follows `text` may still change a hit, or make one, that `open_conditions` do not tell."""
+        ...
+
+
+@runtime_checkable
+class QuickCheck(Protocol):
+    """A check that may also be prepared: it costs little where there is nothing to find, and guards streams."""
+
+    def prepare(self, rail: Rail, rule: CheckRule) -> PreparedCheck: ...
 
 
 CheckFactory = Callable[[], Check]

@@ -18,6 +18,11 @@ class CleanText:
     _starts: tuple[int, ...]
     _shifts: tuple[int, ...]
 
+    @classmethod
+    def whole(cls, text: str) -> CleanText:
+        """`text`, from which nothing was removed."""
+        return cls(text, (0,), (0,))
+
     def original(self, start: int, end: int) -> tuple[int, int]:
         """The smallest original span that holds text[start:end]; hidden characters inside count."""
         if end <= start:

@@ -10,17 +10,24 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+import re2
+
+from mainstay.guard.prefilter import LONG_TEXT, breathe
 from mainstay.guard.registry import COMMON_OPTIONS, Hit, OptionParser, checks
 from mainstay.guard.types import CheckRule, Rail
 
-_SUSPECT = re.compile(
+_SUSPECT_CLASS = (
     "[\x00-\x08\x0b\x0e-\x1f\x7f\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
-    "\U000e0000-\U000e0fff]+"
+    "\U000e0000-\U000e0fff\u00ad]"
 )
+_MAYBE_HIDDEN = re2.compile(_SUSPECT_CLASS)
+_SUSPECT = re.compile(_SUSPECT_CLASS.replace("\u00ad", "") + "+")
+CONTROLS = r"[\x00-\x08\x0b\x0e-\x1f\x7f]"
+"""All of them that ASCII has, for a prefilter."""
 _SOFT_HYPHEN = re.compile("\u00ad+")
 _FLAG_TAGS = re.compile("[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
@@ -58,9 +65,9 @@ def _allowed(character: str, before: str, after: str, right_to_left: bool) -> bo
 
 def _spans(text: str) -> list[tuple[int, int, str]]:
     """Sorted, disjoint (start, end, kind) of the characters that have no business here."""
-    right_to_left = bool(_RIGHT_TO_LEFT.search(text))
+    right_to_left = any(_RIGHT_TO_LEFT.search(text, start, end) for start, end in _windows(text))
     found: list[tuple[int, int, str]] = []
-    for run in _SUSPECT.finditer(text):
+    for run in _runs(text):
         at = run.start()
         flag = _FLAG_TAGS.match(text, at)
         if flag and at and text[at - 1] == "\U0001f3f4":
@@ -75,6 +82,30 @@ def _spans(text: str) -> list[tuple[int, int, str]]:
     return found
 
 
+def _windows(text: str) -> Iterator[tuple[int, int]]:
+    for start in range(0, len(text), LONG_TEXT):
+        breathe(text)
+        yield start, min(start + LONG_TEXT, len(text))
+
+
+def _runs(text: str) -> Iterator[re.Match[str]]:
+    """The runs of characters to look at; one that goes over a window's end is taken whole."""
+    done = 0
+    for start, end in _windows(text):
+        for found in _SUSPECT.finditer(text, max(start, done), end):
+            run = _SUSPECT.match(text, found.start()) if found.end() == end else found
+            if run is not None:
+                yield run
+                done = run.end()
+
+
+def maybe_hidden(text: str) -> bool:
+    """Whether a character is there that may have to be taken out; one quick pass."""
+    if text.isascii() and text.isprintable():
+        return False
+    return bool(_MAYBE_HIDDEN.search(text.encode("utf-8", "replace")))
+
+
 def _extend(found: list[tuple[int, int, str]], at: int, kind: str) -> None:
     if found and found[-1][1] == at and found[-1][2] == kind:
         found[-1] = (found[-1][0], at + 1, kind)
@@ -84,7 +115,7 @@ def _extend(found: list[tuple[int, int, str]], at: int, kind: str) -> None:
 
 def hidden_spans(text: str) -> list[tuple[int, int]]:
     """What to take out before other checks look: hidden characters, and soft hyphens, which also split words."""
-    if text.isascii() and text.isprintable():
+    if not maybe_hidden(text):
         return []
     spans = [(start, end) for start, end, _ in _spans(text)]
     if "\u00ad" in text:
@@ -102,4 +133,6 @@ class InvisibleUnicode:
     options: ClassVar[Mapping[str, OptionParser]] = COMMON_OPTIONS
 
     def find(self, text: str, rail: Rail, rule: CheckRule) -> list[Hit]:
+        if not maybe_hidden(text):
+            return []
         return [Hit(kind, start, end, 1.0, "") for start, end, kind in _spans(text)]
