@@ -173,6 +173,7 @@ COMPUTED_DEFAULTS = {
     "public_url": "`http://host:port`",
     "otlp_export_url": "none: nothing is exported",
     "engine_threads": "the number of CPUs, at most 4",
+    "engine_memory_mb": "half of the machine's or the container's memory",
 }
 
 

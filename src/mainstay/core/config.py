@@ -6,6 +6,7 @@ capitals after `MAINSTAY_`. `Settings.origin(key)` says where a value came from 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -72,6 +73,14 @@ def default_models_dir() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "mainstay" / "models"
 
 
+def _half_of_memory_mb() -> int:
+    """Of the machine, or of the control group (a container's limit) where that is less."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with contextlib.suppress(OSError, ValueError):  # no such limit: the file is absent, or says "max"
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return max(256, min(found) // 2 >> 20)
+
+
 def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
@@ -91,7 +100,9 @@ SPECS: Mapping[str, SettingSpec] = {
         None,
         "Policy file that guards models asked by their own name; default: the built-in one.",
     ),
-    "drain_s": SettingSpec(_whole(0, 3600), 30, "How long requests may still run when the server is told to end."),
+    "drain_s": SettingSpec(
+        _whole(0, 3600), 30, "How long requests may still run when the server is told to end."
+    ),
     "models_dir": SettingSpec(lambda t: Path(t).expanduser(), None, "Folder of downloaded local models."),
     "host": SettingSpec(str, "127.0.0.1", "Address to listen on."),
     "port": SettingSpec(_whole(0, 65535), 8321, "Port to listen on; 0 takes a free one."),
@@ -107,6 +118,16 @@ SPECS: Mapping[str, SettingSpec] = {
     ),
     "engine_slots": SettingSpec(_whole(1, 64), 2, "Requests the local engine answers at once."),
     "engine_context": SettingSpec(_whole(512, 131072), 2048, "Context tokens per slot of the local engine."),
+    "engine_memory_mb": SettingSpec(
+        _whole(256, 1 << 24),
+        _half_of_memory_mb(),
+        "Memory that all loaded local models together may hold, MiB.",
+    ),
+    "engine_idle_unload_s": SettingSpec(
+        _whole(0, 1 << 31),
+        900,
+        "A local model that nobody asked for this many seconds gives its memory back; 0 keeps it.",
+    ),
 }
 
 
@@ -132,6 +153,8 @@ class Settings:
     engine_threads: int
     engine_slots: int
     engine_context: int
+    engine_memory_mb: int
+    engine_idle_unload_s: int
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def origin(self, key: str) -> str:

@@ -11,6 +11,7 @@ from mainstay.core.errors import ConfigError, did_you_mean
 from mainstay.models.accounts import Account, Accounts
 from mainstay.models.capabilities import ALL
 from mainstay.models.config import ModelConfig, ModelsConfig, RouteConfig
+from mainstay.models.engine import Engines
 from mainstay.models.errors import UnknownModel
 from mainstay.models.install import installed
 from mainstay.models.limitations import model_lacks
@@ -27,6 +28,7 @@ from mainstay.models.providers import PROVIDER_KINDS, Extractive, LlamaCpp
 from mainstay.models.types import (
     Capability,
     EngineSettings,
+    InstalledModel,
     ModelInfo,
     Price,
     Route,
@@ -61,11 +63,12 @@ class Catalog:
     ) -> None:
         self._config = config
         self._models_dir = models_dir
-        self._engine = engine
+        self._engine_settings = engine
         self._clock = clock
         self._environment = environment
         self._accounts = Accounts(config, environment)
-        self._engines: dict[str, LlamaCpp] = {}
+        self._engines = Engines(engine)
+        self._local_models: dict[tuple[InstalledModel, ...], LlamaCpp] = {}
         self._extractive = Extractive(selector)
         self._kept: dict[str, tuple[int, Route]] = {}
         PROVIDER_KINDS.load_entry_points()
@@ -73,7 +76,7 @@ class Catalog:
 
     def checked(self, config: ModelsConfig) -> ModelsConfig:
         """The configuration, if it could take over from the present one. Raises ConfigError. Safe from any thread."""
-        Catalog(config, self._models_dir, self._environment, self._engine, clock=self._clock)
+        Catalog(config, self._models_dir, self._environment, self._engine_settings, clock=self._clock)
         return config
 
     def reload(self, config: ModelsConfig) -> None:
@@ -121,10 +124,9 @@ class Catalog:
 
     async def close(self) -> None:
         await self._accounts.close()
-        for engine in self._engines.values():
-            await engine.close()
+        await self._engines.close()
         self._kept.clear()
-        self._engines.clear()
+        self._local_models.clear()
 
     # --- the project file, checked when it is read ---------------------------------------------------------
 
@@ -182,7 +184,7 @@ class Catalog:
         if slash and model and self._accounts.knows(provider):
             self._accounts.check_keys(self._accounts.get(provider))
             return
-        if provider == LOCAL and (model == EXTRACTIVE or model in self._weights()):
+        if provider == LOCAL and (model == EXTRACTIVE or model in self._installed()):
             return
         if not slash and self._vendor_that_lists(name) is not None:
             return
@@ -276,16 +278,36 @@ class Catalog:
             public_name, provider, model, local_price(self._clock()), context, context, supports=supports
         )
 
-    def _engine_of(self, public_name: str, model: str) -> LlamaCpp:
-        if model not in self._engines:
-            weights = self._weights()
-            if model not in weights:
-                raise UnknownModel(public_name, self._known_names(), fix=_how_to_install(model))
-            self._engines[model] = LlamaCpp(weights[model], self._engine)
-        return self._engines[model]
+    def _engine_of(self, public_name: str, name: str) -> LlamaCpp:
+        """An adapter is its base with that adapter chosen: both are served by the same process."""
+        found = self._installed()
+        model = found.get(name)
+        if model is None:
+            raise UnknownModel(public_name, self._known_names(), fix=_how_to_install(name))
+        base = model if model.base is None else found[model.base]
+        adapters = [other for other in found.values() if other.base == base.name]
+        files = (model, base, *adapters)
+        if files not in self._local_models:  # another file under the same name is another model
+            self._local_models[files] = self._engine(model, base, adapters)
+        return self._local_models[files]
 
-    def _weights(self) -> dict[str, Path]:
-        return {m.name: m.weights for m in installed(self._models_dir) if m.weights is not None}
+    def _engine(
+        self, model: InstalledModel, base: InstalledModel, adapters: list[InstalledModel]
+    ) -> LlamaCpp:
+        assert base.weights is not None
+        return LlamaCpp(
+            base.weights,
+            self._engine_settings,
+            self._engines,
+            model=base.name,
+            adapters={other.name: other.weights for other in adapters if other.weights is not None},
+            adapter=None if model.base is None else model.name,
+        )
+
+    def _installed(self) -> dict[str, InstalledModel]:
+        """What the engine can run, by name; an adapter only with its base."""
+        found = {m.name: m for m in installed(self._models_dir) if m.weights is not None}
+        return {name: m for name, m in found.items() if m.base is None or m.base in found}
 
     # --- lists ---------------------------------------------------------------------------------------------
 
@@ -295,9 +317,9 @@ class Catalog:
         for config in self._config.models.values():
             yield config.alias, f"route to {config.provider}/{config.model}"
         yield f"{LOCAL}/{EXTRACTIVE}", "answers with sentences of the sources; runs here"
-        for model in installed(self._models_dir):
-            if model.weights is not None:
-                yield f"{LOCAL}/{model.name}", f"runs here; {model.bytes / 1e6:.0f} MB"
+        for model in self._installed().values():
+            what = "runs here" if model.base is None else f"adapter of {model.base}, runs here"
+            yield f"{LOCAL}/{model.name}", f"{what}; {model.bytes / 1e6:.0f} MB"
         for provider in self._config.providers.values():
             account = self._accounts.get(provider.name)
             note = f"at {account.base_url}" if account.base_url else f"by {account.kind}"
@@ -318,7 +340,7 @@ class Catalog:
         if config is not None:
             provider, model = config.provider, config.model
         if provider == LOCAL:
-            context = None if model == EXTRACTIVE else self._engine.context_tokens
+            context = None if model == EXTRACTIVE else self._engine_settings.context_tokens
             return ModelInfo(name, provider, local_price(self._clock()), context, note)
         account = self._accounts.get(provider)
         price = config.price if config is not None else None

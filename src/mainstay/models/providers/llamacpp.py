@@ -1,31 +1,43 @@
-"""GGUF models in this process on llama.cpp, through xllamacpp's server object.
+"""GGUF models on this machine: llama.cpp in a process of its own (`mainstay.models.engine`).
 
-What was measured on two shared cores with SmolLM2-135M shapes this file:
-- prompts gain from a second thread (1.9 times), decoding a model this small does not, and with spinning
-  OpenMP threads on a busy machine it falls from 50 to 3-16 tokens/s: small models decode on one thread,
-  and OMP_WAIT_POLICY=PASSIVE is set before the library loads;
-- the callback is first called after the prompt was read, unless progress is asked for: with
-  `return_progress` and small batches a cancelled call stops within one batch (about 0.2 s), for about 5 %.
+The chat template comes from the GGUF file. Tools need a template that writes them; then the engine's own parsers
+find the calls in what the model says. It does not enforce `tool_choice`, so a forced call is made by a grammar here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http.client
-import os
-import threading
 from collections.abc import AsyncGenerator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Final
 
-import orjson
+import msgspec
 
-from mainstay.core.secret import Secret, random_token
+from mainstay.core.errors import InvalidInput
 from mainstay.models.collect import collect
-from mainstay.models.errors import EngineFailed, ProviderError, ProviderRateLimited, ProviderTimeout
-from mainstay.models.providers.openai_wire import InBandError, MalformedEvent, decode_chunk, decode_error
+from mainstay.models.engine import (
+    Engines,
+    EngineState,
+    Kind,
+    Lease,
+    LocalModel,
+    Port,
+    ask,
+    engine_key,
+    read_facts,
+)
+from mainstay.models.engine.frames import Counted
+from mainstay.models.errors import (
+    EngineFailed,
+    ProviderBadRequest,
+    ProviderRateLimited,
+    ProviderTimeout,
+)
+from mainstay.models.providers.llamacpp_tools import ForcedCall
+from mainstay.models.providers.openai_encode import Dialect, Encoder
+from mainstay.models.providers.openai_wire import InBandError, MalformedEvent, decode_error, decode_events
 from mainstay.models.types import (
     Capability,
     ChatCall,
@@ -33,75 +45,80 @@ from mainstay.models.types import (
     Completion,
     Delta,
     EngineSettings,
+    Health,
+    MediaPart,
     WireFormat,
 )
-
-if TYPE_CHECKING:
-    from xllamacpp import Server
 
 OUTPUT_TOKENS_DEFAULT: Final = 512
 """Where a call names no limit: a small model that does not stop must not hold a slot until its context is full."""
 
-_PREFILL_BATCH_TOKENS: Final = 64
-_PROMPT_CACHE_MIB: Final = 64
-_SHARED_PREFIX_MIN: Final = 0.01
-"""A call takes the free slot whose last prompt begins like its own by this share: an app's system prompt
-is then read once, though it is short beside the passages."""
-_SMALL_MODEL_BYTES: Final = 256 << 20
-_CHUNKS_WAITING_MAX: Final = 256
 _CALLS_WAITING_PER_SLOT: Final = 32
-_COUNT_TIMEOUT_S: Final = 2.0
-_SAFE_EXTRAS: Final = frozenset(
+_SEEDS: Final = (1 << 32) - 1
+"""The engine's seeds have 32 bits; the last of them means "any"."""
+
+_SAFE_EXTRAS: Final = frozenset({"min_p", "repeat_penalty", "repeat_last_n"})
+"""The only fields of `extra` that reach the engine."""
+
+_ALWAYS: Final[frozenset[Capability]] = frozenset(
     {
-        "frequency_penalty",
-        "presence_penalty",
-        "repeat_penalty",
-        "repeat_last_n",
+        "temperature",
+        "top_p",
         "top_k",
-        "min_p",
+        "seed",
+        "stop",
+        "penalties",
         "logit_bias",
-        "response_format",
+        "json_object",
         "json_schema",
+        "logprobs",
     }
 )
-"""The only fields of `extra` that reach the engine: it runs in our process."""
+_TOOLS: Final[frozenset[Capability]] = frozenset({"tools", "parallel_tool_calls"})
 
 
 class LlamaCpp:
-    """One GGUF file. Loads on first use (`warm_up` does it earlier); calls beyond the slots wait in turn.
+    """One GGUF file, or with `adapter` that file changed by one of its adapters.
 
-    Closing the generator of `stream` stops the generation within a batch or a token. The engine also
-    opens an HTTP port on loopback; it takes a random key that never leaves this object.
+    Loads on first use (`warm_up` does it earlier); calls beyond the slots wait in turn. Closing the generator of
+    `stream` stops the generation within a batch or a token. When the engine's process dies its calls fail with
+    EngineFailed, and the next call starts it again.
+
+    `engines` is shared by all models of a catalogue, which closes it; without it the model has one of its own.
     """
 
     name = "local"
-    supports: frozenset[Capability] = frozenset(
-        {
-            "temperature",
-            "top_p",
-            "top_k",
-            "seed",
-            "stop",
-            "penalties",
-            "logit_bias",
-            "json_object",
-            "json_schema",
-        }
-    )
     wire_format: WireFormat | None = None
 
-    def __init__(self, gguf: Path, settings: EngineSettings) -> None:
-        self._gguf = gguf
+    def __init__(
+        self,
+        gguf: Path,
+        settings: EngineSettings,
+        engines: Engines | None = None,
+        *,
+        model: str | None = None,
+        adapters: Mapping[str, Path] | None = None,
+        adapter: str | None = None,
+    ) -> None:
+        self._model = LocalModel(model or gguf.stem, gguf, tuple((adapters or {}).items()))
+        self._adapter = adapter
+        self._adapters = len(self._model.adapters)
         self._settings = settings
-        self._key = Secret(random_token("engine-"))
-        self._server: Server | None = None
-        self._load_lock = threading.Lock()
-        self._threads: ThreadPoolExecutor | None = None
+        self._owned = Engines(settings) if engines is None else None
+        self._engines = engines if engines is not None else self._owned or Engines(settings)
+        self._context_tokens = self._engines.context_tokens(gguf)
+        self._encoder = Encoder(self.name, "max_tokens", Dialect())
         self._calls = 0
+        self.supports: frozenset[Capability] = _ALWAYS | (_TOOLS if _takes_tools(gguf) else frozenset())
 
     @property
     def context_tokens(self) -> int:
-        return self._settings.context_tokens
+        return self._context_tokens
+
+    @property
+    def state(self) -> EngineState:
+        """Whether it is loaded, what it holds, and how often it died of late."""
+        return self._engines.state(self._model)
 
     async def warm_up(self) -> None:
         """Load the model and answer one token, so that the first question is fast. Raises EngineFailed."""
@@ -112,200 +129,175 @@ class LlamaCpp:
     async def stream(self, call: ChatCall, deadline_s: float) -> AsyncGenerator[Delta]:
         """Deltas as tokens are made; exact usage, with the tokens found in the prompt cache.
 
-        Raises ContextTooLong, ProviderRateLimited (too many calls wait), ProviderTimeout, EngineFailed.
+        Raises ContextTooLong, ProviderBadRequest naming a field, ProviderRateLimited (too many calls wait),
+        ProviderTimeout, EngineFailed.
         """
-        waiting_max = self._settings.slots * (1 + _CALLS_WAITING_PER_SLOT)
-        if self._calls >= waiting_max:
-            raise ProviderRateLimited(
-                f"The local engine has {self._calls} calls in hand already.",
-                provider=self.name,
-                retry_after_s=1.0,
-            )
+        forced = ForcedCall.of(call)
+        self._require_expressible(call)
+        until = asyncio.get_running_loop().time() + deadline_s
         self._calls += 1
-        pipe = _Pipe(asyncio.get_running_loop())
         try:
-            job = self._pool().submit(self._run, _encode(call), pipe)
-            job.add_done_callback(lambda done: self._tell_if_dropped(done, pipe))
-            until = asyncio.get_running_loop().time() + deadline_s
-            while True:
-                item = await self._next(pipe, until, deadline_s)
-                if item is None:
-                    return
-                yield item
+            lease = await self._lease(until, deadline_s)
+            answered = False
+            try:
+                port = lease.process.open(Kind.CHAT, self._encode(call, forced, lease))
+                async with aclosing(self._deltas(port, call, until, deadline_s)) as deltas:
+                    async for delta in deltas if forced is None else forced.deltas(deltas):
+                        answered = True
+                        yield delta
+            finally:
+                self._engines.release(lease, answered=answered)
         finally:
             self._calls -= 1
-            pipe.cancel()
 
     async def complete(self, call: ChatCall, deadline_s: float) -> Completion:
-        return await collect(self.stream(call, deadline_s))
+        return await collect(self.stream(call, deadline_s), self.name)
 
-    async def _next(self, pipe: _Pipe, until: float, deadline_s: float) -> Delta | None:
-        try:
-            async with asyncio.timeout_at(until):
-                item = await pipe.get()
-        except TimeoutError as error:
-            raise ProviderTimeout(
-                f"The local engine took longer than {deadline_s:g} s.", provider=self.name
-            ) from error
-        if isinstance(item, ProviderError):
-            raise item
-        return item
-
-    def _run(self, body: dict[str, Any], pipe: _Pipe) -> None:
-        """In a thread of the pool: one generation, its chunks into the pipe, its end as None or an error."""
-        try:
-            if not pipe.cancelled:
-                self._load().handle_chat_completions(body, lambda chunk: self._take(chunk, pipe))
-            pipe.put(None)
-        except ProviderError as error:
-            pipe.put(error)
-        except Exception as error:
-            failed = EngineFailed(f"The local engine failed: {error}.", provider=self.name)
-            failed.__cause__ = error
-            pipe.put(failed)
-
-    def _tell_if_dropped(self, job: Future[None], pipe: _Pipe) -> None:
-        if job.cancelled():
-            pipe.put(EngineFailed("The local engine is shutting down.", provider=self.name))
-
-    def _take(self, chunk: object, pipe: _Pipe) -> bool:
-        """The engine's callback for each chunk; True stops the generation."""
-        try:
-            delta = decode_chunk(chunk)
-        except InBandError as error:
-            pipe.put(decode_error(self.name, error.status or 500, error.body, {}))
-            return True
-        except MalformedEvent as error:
-            pipe.put(EngineFailed(f"The local engine said something unknown: {error}.", provider=self.name))
-            return True
-        if delta is not None:
-            pipe.put(delta)
-        return pipe.cancelled
-
-    def _pool(self) -> ThreadPoolExecutor:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._settings.slots, thread_name_prefix="llamacpp")
-        return self._threads
-
-    def _load(self) -> Server:
-        with self._load_lock:
-            if self._server is None:
-                self._server = _start_server(self._gguf, self._settings, self._key)
-            return self._server
+    async def health(self, timeout_s: float) -> Health:
+        """Well unless it is refusing after repeated deaths, or is loaded and does not answer."""
+        running = min(self._calls, self._settings.slots)
+        waiting = self._calls - running
+        process = self._engines.loaded(self._model)
+        ok = self.state.retry_after_s is None
+        if ok and process is not None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await process.ping()
+            except (TimeoutError, EngineFailed):
+                ok = False
+        return Health(ok, running, waiting)
 
     def count_tokens(self, text: str) -> int | None:
         """Exact, through the engine's tokenizer (about a millisecond); None while no model is loaded."""
-        server = self._server
-        if server is None:
+        process = self._engines.loaded(self._model)
+        known = engine_key(process) if process is not None else None
+        if known is None:
             return None
-        address = urlsplit(server.listening_address)
-        connection = http.client.HTTPConnection(
-            address.hostname or "", address.port, timeout=_COUNT_TIMEOUT_S
-        )
-        headers = {"Authorization": f"Bearer {self._key.reveal()}", "Content-Type": "application/json"}
         try:
-            connection.request("POST", "/tokenize", orjson.dumps({"content": text}), headers)
-            tokens = orjson.loads(connection.getresponse().read())["tokens"]
-        except (OSError, http.client.HTTPException, KeyError, orjson.JSONDecodeError):
+            return len(ask(*known, "/tokenize", msgspec.json.encode({"content": text}))["tokens"])
+        except (OSError, ValueError, KeyError):
             return None  # then the caller takes the ceiling, which is never too low
+
+    async def count_call_tokens(self, call: ChatCall, deadline_s: float = 30.0) -> int:
+        """Input tokens of a call as it would be sent. Raises as `stream` does."""
+        self._require_expressible(call)
+        until = asyncio.get_running_loop().time() + deadline_s
+        lease = await self._lease(until, deadline_s)
+        try:
+            port = lease.process.open(Kind.COUNT, self._encode(call, ForcedCall.of(call), lease))
+            try:
+                counted = await self._next(port, until, deadline_s)
+            finally:
+                port.close()
+            return msgspec.json.decode(counted[2], type=Counted).tokens
         finally:
-            connection.close()
-        return len(tokens)
+            self._engines.release(lease, answered=False)
 
     async def close(self) -> None:
-        """Wait for running generations (cancelled ones stop by themselves) and free the model."""
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)
-        self._server = None
+        """Wait for running generations and free the model, unless its engines are shared: they outlive it."""
+        if self._owned is not None:
+            await self._owned.close()
 
+    # --- one call ------------------------------------------------------------------------------------------
 
-class _Pipe:
-    """From the engine's thread to the event loop, bounded: the thread waits while the reader is behind."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._queue: asyncio.Queue[Delta | ProviderError | None] = asyncio.Queue()
-        self._room = threading.Semaphore(_CHUNKS_WAITING_MAX)
-        self.cancelled = False
-
-    def put(self, item: Delta | ProviderError | None) -> None:
-        """From the thread. After `cancel`, items are dropped."""
-        self._room.acquire()  # `cancel` makes room, so this ends
-        if self.cancelled:
-            return
+    async def _lease(self, until: float, deadline_s: float) -> Lease:
+        waiting_max = self._settings.slots * (1 + _CALLS_WAITING_PER_SLOT)
+        if self._calls > waiting_max:
+            raise ProviderRateLimited(
+                f"The local engine has {self._calls - 1} calls in hand already.",
+                provider=self.name,
+                retry_after_s=1.0,
+            )
         try:
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-        except RuntimeError:  # the loop is closed: nobody listens any more
-            self.cancelled = True
+            async with asyncio.timeout_at(until):
+                return await self._engines.acquire(self._model, self._adapter)
+        except TimeoutError as error:
+            raise self._late(deadline_s) from error
 
-    async def get(self) -> Delta | ProviderError | None:
-        item = await self._queue.get()
-        self._room.release()
-        return item
+    async def _deltas(
+        self, port: Port, call: ChatCall, until: float, deadline_s: float
+    ) -> AsyncGenerator[Delta]:
+        try:
+            while True:
+                kind, _, payload = await self._next(port, until, deadline_s)
+                if kind == Kind.DONE:
+                    return
+                for delta in self._decode(payload):
+                    yield _without_raw(delta, call)
+        finally:
+            port.close()
 
-    def cancel(self) -> None:
-        self.cancelled = True
-        self._room.release(_CHUNKS_WAITING_MAX * 4)
+    async def _next(self, port: Port, until: float, deadline_s: float) -> tuple[int, int, bytes]:
+        try:
+            async with asyncio.timeout_at(until):
+                return await port.get()
+        except TimeoutError as error:
+            raise self._late(deadline_s) from error
+
+    def _late(self, deadline_s: float) -> ProviderTimeout:
+        return ProviderTimeout(f"The local engine took longer than {deadline_s:g} s.", provider=self.name)
+
+    def _decode(self, payload: bytes) -> tuple[Delta, ...]:
+        try:
+            return decode_events(payload)
+        except InBandError as error:
+            raise decode_error(self.name, error.status or 500, error.body, {}) from error
+        except MalformedEvent as error:
+            raise EngineFailed(
+                f"The local engine said something unknown: {error}.", provider=self.name
+            ) from error
+
+    def _encode(self, call: ChatCall, forced: ForcedCall | None, lease: Lease) -> bytes:
+        """The engine's request body."""
+        extra: dict[str, Any] = {name: value for name, value in call.extra.items() if name in _SAFE_EXTRAS}
+        extra.update(cache_prompt=True, return_progress=True)
+        if lease.process.load.adapters:
+            extra["lora"] = [
+                {"id": at, "scale": 1.0 if at == lease.adapter else 0.0}
+                for at in range(len(lease.process.load.adapters))
+            ]
+        return self._encoder.encode(
+            replace(
+                call if forced is None else forced.constrained(call),
+                source=None,
+                extra=extra,
+                max_tokens=call.max_tokens or OUTPUT_TOKENS_DEFAULT,
+                seed=None if call.seed is None else call.seed % _SEEDS,
+                top_logprobs=(call.top_logprobs or 1) if call.logprobs else None,
+                reasoning=None,
+                user=None,
+            ),
+            stream=True,
+        )
+
+    def _require_expressible(self, call: ChatCall) -> None:
+        """Raises ProviderBadRequest naming the field that this model or the engine cannot do."""
+        if call.n > 1:
+            raise self._cannot("n", "makes one choice a call")
+        tooled = call.tools or any(m.tool_calls or m.role == "tool" for m in call.messages)
+        if tooled and "tools" not in self.supports:
+            raise self._cannot("tools", "has a model whose chat template takes no tools")
+        if call.tools and call.response_format is not None:
+            raise self._cannot(
+                "response_format", "cannot hold an answer to a format that may call tools, too"
+            )
+        for at, message in enumerate(call.messages):
+            if any(isinstance(part, MediaPart) for part in message.parts):
+                raise self._cannot(f"messages.{at}.content", "takes text alone")
+
+    def _cannot(self, field: str, what: str) -> ProviderBadRequest:
+        return ProviderBadRequest(f"{field}: the local engine {what}.", provider=self.name)
 
 
-def _encode(call: ChatCall) -> dict[str, Any]:
-    """The engine's request. Its chat template comes from the GGUF file."""
-    body: dict[str, Any] = {k: v for k, v in call.extra.items() if k in _SAFE_EXTRAS}
-    body["messages"] = [{"role": _role(m.role), "content": m.content} for m in call.messages]
-    optional: Mapping[str, Any] = {
-        "max_tokens": call.max_tokens or OUTPUT_TOKENS_DEFAULT,
-        "temperature": call.temperature,
-        "top_p": call.top_p,
-        "stop": list(call.stop) or None,
-        "seed": call.seed,
-    }
-    body.update({name: value for name, value in optional.items() if value is not None})
-    return {
-        **body,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "cache_prompt": True,
-        "return_progress": True,
-    }
-
-
-def _role(role: str) -> str:
-    return "system" if role == "developer" else role  # chat templates of open models know no developer
-
-
-def _start_server(gguf: Path, settings: EngineSettings, key: Secret) -> Server:
-    """Load the model: about 0.5 s and 290 MB for SmolLM2 with two slots of 2048 tokens."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(gguf)
-    params.n_parallel = settings.slots
-    params.n_ctx = settings.slots * settings.context_tokens
-    params.n_batch = params.n_ubatch = _PREFILL_BATCH_TOKENS
-    params.cpuparams.n_threads = _decode_threads(gguf, settings)
-    params.cpuparams_batch.n_threads = settings.threads
-    params.cpuparams.poll = params.cpuparams_batch.poll = 0
-    params.cache_ram_mib = _PROMPT_CACHE_MIB
-    params.slot_prompt_similarity = _SHARED_PREFIX_MIN
-    params.n_threads_http = 1
-    params.api_keys = [key.reveal()]
-    params.endpoint_slots = params.ui = False
-    params.verbosity = 0
+def _takes_tools(gguf: Path) -> bool:
     try:
-        return xllamacpp.Server(params)
-    except RuntimeError as error:
-        raise EngineFailed(
-            f"The local engine could not load {gguf.name}.",
-            provider=LlamaCpp.name,
-            fix="Remove the model and add it again; check free memory (`mainstay doctor`).",
-        ) from error
+        return read_facts(gguf).takes_tools
+    except InvalidInput:  # loading it says what is wrong with the file
+        return False
 
 
-def _decode_threads(gguf: Path, settings: EngineSettings) -> int:
-    try:
-        small = gguf.stat().st_size < _SMALL_MODEL_BYTES
-    except OSError:  # the engine says what is wrong with the file
-        small = True
-    return 1 if small else settings.threads
+def _without_raw(delta: Delta, call: ChatCall) -> Delta:
+    """Of no use to a client, as no client sent this body; and the one alternative that was not asked for goes."""
+    if delta.logprobs and not call.top_logprobs:
+        return replace(delta, raw=None, logprobs=tuple({**i, "top_logprobs": []} for i in delta.logprobs))
+    return replace(delta, raw=None)
