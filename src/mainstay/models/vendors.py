@@ -25,9 +25,9 @@ _SAMPLES_TOP_K: Final[Lacks] = frozenset({"files", "audio"})
 class Vendor:
     """A hosted service that is known once its key is set.
 
-    `price_id`: its name in genai-prices, None when it has none. `kind`: how it is spoken to. `lacks`: what its
-    documentation says it does not take, so that no call that needs it is sent there. `options`: how its requests
-    differ (see Dialect). `source`: the documentation this was read in.
+    `price_id`: its name in genai-prices, None when it has none. `kind`: how it is spoken to. `lacks`: what it is
+    documented not to take, or what no description of its API lists; no call that needs it is sent there.
+    `options`: how its requests differ (see Dialect). `source`: the vendor's own documentation, to check against.
     """
 
     name: str
@@ -127,7 +127,6 @@ VENDORS: Final[Mapping[str, Vendor]] = {
             "XAI_API_KEY",
             "x-ai",
             "max_completion_tokens",
-            lacks=_lacks("logit_bias"),
             source="docs.x.ai/docs/api-reference",
         ),
         Vendor(
