@@ -200,9 +200,26 @@ def test_thinking_goes_back_first_and_unchanged():
 
 
 def test_thinking_that_was_not_claudes_is_left_out():
-    foreign = (Thinking("Hm."), Thinking("Hm.", id="rs_1", encrypted="x"))
+    foreign = (
+        Thinking("Hm."),
+        Thinking("Hm.", id="rs_1", encrypted="x"),
+        Thinking("Hm.", "gemini:thought:eA=="),
+    )
 
     written = body(USER, ChatMessage("assistant", "Yes.", thinking=foreign))
+
+    assert written["messages"][1]["content"] == [{"type": "text", "text": "Yes."}]
+
+
+def test_a_clients_own_body_with_geminis_thinking_is_written_anew():
+    answered = ChatMessage("assistant", "Yes.", thinking=(Thinking("Hm.", "gemini:thought:eA=="),))
+    source = {
+        "model": "app",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": "as the client sent it"}],
+    }
+
+    written = body(USER, answered, source=source, source_format="anthropic.messages")
 
     assert written["messages"][1]["content"] == [{"type": "text", "text": "Yes."}]
 

@@ -91,7 +91,12 @@ def test_a_whole_conversation_keeps_its_order_and_marks():
         ChatMessage(
             "assistant",
             "I ask.",
-            thinking=(Thinking("Hm.", "sig=="), Thinking(encrypted="ZW5j"), Thinking("unsigned")),
+            thinking=(
+                Thinking("Hm.", "sig=="),
+                Thinking(encrypted="ZW5j"),
+                Thinking("unsigned"),
+                Thinking("", "gemini:end:eA=="),
+            ),
             tool_calls=(ToolCall("t1", "weather", '{"city": "Ghent"}'), ToolCall("t2", "clock", "")),
         ),
         ChatMessage("tool", "12 °C", tool_call_id="t1", name="weather"),

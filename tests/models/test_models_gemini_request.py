@@ -20,6 +20,7 @@ from mainstay.models.types import (
     ToolCall,
     ToolChoice,
 )
+from mainstay.serving.surfaces import SURFACES
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = Tool("weather", "Says it", SCHEMA)
@@ -348,6 +349,35 @@ def test_thinking_of_other_vendors_is_left_out():
     foreign = (Thinking("Hm", "sig=="), Thinking(encrypted="abc"), Thinking("Hm"))
 
     assert contents(ChatMessage("assistant", "Hi", thinking=foreign))[0]["parts"] == [{"text": "Hi"}]
+
+
+def test_signatures_come_through_the_formats_of_clients():
+    """A client of either format sends back the blocks it was given."""
+    at_end, at_call = signed("end", "ZQ==").signature, signed(call_place("fc_1"), "Yy8r").signature
+    blocks = [{"type": "thinking", "thinking": "", "signature": signature} for signature in (at_end, at_call)]
+    function = {"name": "weather", "arguments": '{"city": "Ghent"}'}
+    openai = {
+        "role": "assistant",
+        "content": "I ask.",
+        "thinking_blocks": blocks,
+        "tool_calls": [{"id": "fc_1", "type": "function", "function": function}],
+    }
+    use = {"type": "tool_use", "id": "fc_1", "name": "weather", "input": {"city": "Ghent"}}
+    anthropic = {"role": "assistant", "content": [{"type": "text", "text": "I ask."}, *blocks, use]}
+    user = {"role": "user", "content": "Hi"}
+
+    chat = SURFACES["chat"].read({"model": "m", "messages": [user, openai]}).call
+    messages = SURFACES["messages"].read({"model": "m", "max_tokens": 9, "messages": [user, anthropic]}).call
+
+    for read in (chat, messages):
+        assert contents(*read.messages)[1]["parts"] == [
+            {"text": "I ask."},
+            {"text": "", "thoughtSignature": "ZQ=="},
+            {
+                "functionCall": {"id": "fc_1", "name": "weather", "args": {"city": "Ghent"}},
+                "thoughtSignature": "Yy8r",
+            },
+        ]
 
 
 def test_the_first_call_of_a_step_that_nobody_signed_says_so_to_models_that_check():

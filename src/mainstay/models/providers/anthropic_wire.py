@@ -12,8 +12,8 @@ What has no exact counterpart there, and what is done:
 - `max_tokens` is required: a call without one gets MAX_TOKENS_DEFAULT, on top of its thinking budget.
 - An effort word goes to `output_config.effort` with adaptive thinking; `minimal` is `low`, the least it has,
   and `none` switches thinking off. A budget is manual thinking of that many tokens.
-- Thinking without a signature was not Claude's (nor were blocks with an id): it cannot be handed back and
-  is left out; the API itself lets earlier thinking be omitted.
+- Thinking without a signature was not Claude's (nor were blocks with an id or Gemini's signature): it cannot
+  be handed back and is left out; the API itself lets earlier thinking be omitted.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import orjson
 
+from mainstay.models.providers.gemini_signatures import is_geminis
 from mainstay.models.providers.translation import (
     Block,
     arguments_object,
@@ -75,7 +76,8 @@ def encode_count(call: ChatCall, provider: str) -> bytes:
 
 
 def _body(call: ChatCall, provider: str, stream: bool) -> dict[str, Any]:
-    if call.source is not None and call.source_format == FORMAT:
+    foreign = any(is_geminis(thought) for message in call.messages for thought in message.thinking)
+    if call.source is not None and call.source_format == FORMAT and not foreign:
         limit = call.max_tokens or call.source.get("max_tokens") or MAX_TOKENS_DEFAULT
         return {**call.source, "model": call.model, "max_tokens": limit, "stream": stream}
     return _Request(call, provider).body(stream)
@@ -279,7 +281,7 @@ def _thinking_config(reasoning: Reasoning | None) -> dict[str, Any] | None:
 
 
 def _thinking_block(thought: Thinking) -> Block | None:
-    if thought.id is not None:
+    if thought.id is not None or is_geminis(thought):
         return None
     if thought.encrypted is not None:
         return {"type": "redacted_thinking", "data": thought.encrypted}

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import orjson
 
+from mainstay.models.providers.gemini_signatures import is_geminis
 from mainstay.models.providers.translation import (
     Block,
     arguments_object,
@@ -326,8 +327,8 @@ class _Request:
 
 
 def _reasoning_block(thought: Thinking) -> Block | None:
-    """None for thinking that was not this model's: it has no signature, or an id."""
-    if thought.id is not None:
+    """None for thinking that was not this model's: it has no signature, another vendor's, or an id."""
+    if thought.id is not None or is_geminis(thought):
         return None
     if thought.encrypted is not None:
         return {"redactedContent": thought.encrypted}

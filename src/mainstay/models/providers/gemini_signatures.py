@@ -25,6 +25,11 @@ END: Final = "end"
 _CALL: Final = "call="
 
 
+def is_geminis(block: Thinking) -> bool:
+    """Whether a block was signed by Gemini, so that no other vendor may be sent it."""
+    return block.signature is not None and block.signature.startswith(MARK)
+
+
 def call_place(call_id: str) -> str:
     return f"{_CALL}{call_id}"
 
@@ -46,7 +51,7 @@ class Signatures:
         self.calls: dict[str, str] = {}
         self._thoughts: list[tuple[str, str]] = []
         for block in blocks:
-            if block.signature is not None and block.signature.startswith(MARK):
+            if block.signature is not None and is_geminis(block):
                 place, _, signature = block.signature.removeprefix(MARK).rpartition(":")
                 self._take(place, signature, block.text)
 
