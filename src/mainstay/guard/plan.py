@@ -77,6 +77,11 @@ class Plan:
     def prepared(self) -> list[PreparedCheck]:
         return [step.prepared for step in self._steps if step.prepared is not None]
 
+    def is_stepwise(self, rule: CheckRule) -> bool:
+        """Whether the rule's check can judge a text that still grows, and need not wait for whole sentences."""
+        step = next(step for step in self._steps if step.rule is rule)
+        return step.prepared is not None or isinstance(step.check, InvisibleUnicode)
+
     def find(self, text: str) -> list[Seen]:
         """All hits, check by check."""
         look = self.look(text)

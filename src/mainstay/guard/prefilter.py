@@ -66,6 +66,7 @@ class Prefilter:
         self._set.Compile()
         # The empty pattern always matches: a set that does not report it could not be matched, and rules out nothing.
         self._always = len(conditions)
+        self._conditions = tuple(conditions)
         self._all = list(range(len(conditions)))
         self._match = self._set.Match
 
@@ -78,6 +79,11 @@ class Prefilter:
             return []
         matched.remove(self._always)
         return matched
+
+    def at(self, index: int, seen: bytes) -> int:
+        """Where condition `index` first holds; the end if nowhere."""
+        place = seeds(self._conditions[index]).search(seen)
+        return len(seen) if place is None else place[0]
 
 
 @lru_cache(maxsize=64)

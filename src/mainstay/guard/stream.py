@@ -1,45 +1,208 @@
-"""The output rail over a text that grows: what no check can object to any more passes, the rest is held back."""
+"""The output rail over a text that grows: what no check can object to any more passes, the rest is held back.
+
+Prepared checks tell where a hit may begin that is not whole yet; only the text from there on is held:
+
+- secrets: an unfinished token that begins as a credential does; a telling word (`password`, `bearer`) and what
+  follows it, until that is no value; a private key until its last line; a user and password in an address.
+- pii: the unfinished last word, up to 64 characters, which an `@` may make an e-mail address; numbers that are
+  unfinished, and long ones until the 24 characters have come that they are judged by too.
+
+Other checks (injection, third parties') and rules that drop judge whole sentences: the text is held to the end of
+its sentence. Rules that only flag hold nothing; they judge lines and sentences as these end.
+
+The same text in other pieces gives the same, and masks as `Guard.check` of the whole does, with these exceptions:
+HOLD_CHARS is the most that is held (what is longer is judged as it stands); marks of direction are judged by
+the right-to-left letters up to there; and sentences are judged one by one.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from collections.abc import Iterable
+from dataclasses import replace
 
-from mainstay.guard.types import Finding, Policy, Rail, Verdict
+from mainstay.guard.checks.invisible_unicode import HIDDEN_TAIL, maybe_hidden
+from mainstay.guard.guard import SEVERITY, Guard, remaining
+from mainstay.guard.plan import Look, Plan, Seen
+from mainstay.guard.prefilter import Prefilter, prefilter, view
+from mainstay.guard.types import CheckRule, Finding, Policy, Rail
 
-_END = re.compile(r"[.!?\n](?=\s)|\n")
-
-
-class TextGuard(Protocol):
-    def check(self, text: str, rail: Rail, policy: Policy) -> Verdict: ...
+HOLD_CHARS = 16_384
+CONTEXT_CHARS = 128
+"""Of what was shown, as much stays to judge what follows by."""
+_KEPT_CHARS = 1024
+_SENTENCE = re.compile(r"[.!?]\s+(?=\S)|\n+(?=[^\n])")
 
 
 class StreamGuard:
-    """One text of one streamed answer. `blocked`: nothing of it may be shown any more."""
+    """One text of one streamed answer. `blocked`: nothing of it may be shown any more.
 
-    def __init__(self, guard: TextGuard, policy: Policy, rail: Rail = "output") -> None:
+    `findings` are in the order in which they were made; their offsets are in the whole streamed text.
+    """
+
+    def __init__(self, guard: Guard, policy: Policy, rail: Rail = "output") -> None:
+        rules = policy.rails.get(rail, ())
+        acting = [rule for rule in rules if rule.action not in ("flag", "allow")]
+        watching = [rule for rule in rules if rule.action in ("flag", "allow")]
         self._guard = guard
-        self._policy = policy
         self._rail = rail
-        self._held = ""
+        self._held = _Held(guard, acting, rail) if acting else None
+        self._watched = _Watched(guard.plan_of(watching, rail)) if watching else None
         self.findings: list[Finding] = []
         self.blocked = False
 
     def feed(self, text: str) -> str:
         """What may be shown now."""
-        self._held += text
-        ends = [match.end() for match in _END.finditer(self._held)]
-        return self._judged(ends[-1]) if ends else ""
+        return self._step(text, last=False)
 
     def finish(self) -> str:
         """The rest, at the end of the text."""
-        return self._judged(len(self._held))
+        return self._step("", last=True)
 
-    def _judged(self, end: int) -> str:
-        piece, self._held = self._held[:end], self._held[end:]
-        if not piece or self.blocked:
+    def _step(self, text: str, last: bool) -> str:
+        if self.blocked:
             return ""
-        verdict = self._guard.check(piece, self._rail, self._policy)
-        self.findings.extend(verdict.findings)
-        self.blocked = verdict.action == "block"
-        return "" if self.blocked else verdict.text
+        if self._watched is not None:
+            self._watch(self._watched.add(text, last))
+        if self._held is None:
+            return text
+        return self._held.add(text, last, self)
+
+    def _watch(self, ended: tuple[int, str] | None) -> None:
+        if ended is not None and self._watched is not None:
+            start, piece = ended
+            self.record(self._watched.plan.find(piece), piece, start)
+
+    def record(self, seen: Iterable[Seen], text: str, start: int) -> None:
+        """`start`: where in the streamed text `text` begins."""
+        for seen_one in seen:
+            (finding,) = self._guard.findings((seen_one,), self._rail, text)
+            self.findings.append(replace(finding, start=finding.start + start, end=finding.end + start))
+            self.blocked = self.blocked or seen_one.action == "block"
+
+
+class _Watched:
+    """Text that passed already, until a sentence or a line ends, for rules that only flag."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._pieces: list[str] = []
+        self._length = 0
+        self._start = 0
+
+    def add(self, text: str, last: bool) -> tuple[int, str] | None:
+        """Where it began, and the sentences that have ended."""
+        self._pieces.append(text)
+        self._length += len(text)
+        ended = any(mark in text for mark in ".!?\n")
+        if not self._length or not (ended or last or self._length > HOLD_CHARS):
+            return None
+        start, piece = self._start, "".join(self._pieces)
+        self._start += len(piece)
+        self._pieces, self._length = [], 0
+        return start, piece
+
+
+class _Held:
+    """The part of the text that is not judged yet, behind some of what was.
+
+    `_text[:_shown]` was judged; `_text` begins at `_start` of the streamed text.
+    """
+
+    def __init__(self, guard: Guard, rules: list[CheckRule], rail: Rail) -> None:
+        plan = guard.plan_of(rules, rail)
+        whole = [rule for rule in rules if rule.action == "drop" or not plan.is_stepwise(rule)]
+        self._rail = rail
+        self._plan = guard.plan_of([rule for rule in rules if rule not in whole], rail)
+        self._sentences = guard.plan_of(whole, rail) if whole else None
+        self._open = tuple(c for check in self._plan.prepared for c in check.open_conditions)
+        self._quick: Prefilter = prefilter((*self._plan.conditions, *self._open))
+        self._text = ""
+        self._start = self._shown = 0
+
+    def add(self, text: str, last: bool, to: StreamGuard) -> str:
+        self._text += text
+        cut, seen = self._judged(last)
+        if self._sentences is not None and not last:
+            cut = self._last_sentence(cut)
+        return self._passed(cut, seen, to)
+
+    def _judged(self, last: bool) -> tuple[int, list[Seen]]:
+        """Up to where everything is known, and the hits so far."""
+        fired: list[int] | None = None
+        start = max(0, self._shown - CONTEXT_CHARS)
+        tail = self._text[start:] if start else self._text
+        if tail.isascii() or not maybe_hidden(tail):
+            seen = view(tail)
+            fired = self._quick.fired(seen)
+            if not fired:
+                return len(self._text), []
+            if min(fired) >= len(self._plan.conditions):  # open ones alone: there is no hit
+                return (len(self._text) if last else start + self._open_from(seen, fired)), []
+        look = self._plan.look(self._text)
+        hits = [s for s in self._plan.judge(self._text, look) if s.failed or s.hit.start >= self._shown]
+        cut = len(self._text) if last else self._held_from(look)
+        return _before(cut, hits), hits
+
+    def _open_from(self, seen: bytes, fired: list[int]) -> int:
+        first = len(self._plan.conditions)
+        return min(
+            (self._quick.at(index, seen) for index in fired if index >= first),
+            default=len(seen),
+        )
+
+    def _held_from(self, look: Look) -> int:
+        clean = look.clean
+        fired = self._quick.fired(look.seen)
+        held = min(self._open_from(look.seen, fired), self._plan.held_from(look))
+        cut = len(self._text) if held >= len(clean.text) else clean.original(held, held)[0]
+        if tail := HIDDEN_TAIL.search(self._text, max(0, len(self._text) - 64)):
+            cut = min(cut, tail.start())
+        overlong = len(self._text) - self._shown > HOLD_CHARS
+        return len(self._text) if overlong else max(cut, self._shown)
+
+    def _last_sentence(self, cut: int) -> int:
+        ends = [match.end() for match in _SENTENCE.finditer(self._text, self._shown)]
+        if len(self._text) - self._shown > HOLD_CHARS:
+            return cut
+        return max((end for end in ends if end <= cut), default=self._shown)
+
+    def _passed(self, cut: int, seen: list[Seen], to: StreamGuard) -> str:
+        shown = self._shown
+        piece = self._text[shown:cut]
+        if not piece:
+            return ""
+        here = [_moved(s, -shown, len(piece)) for s in seen if s.failed or s.hit.end <= cut]
+        if self._sentences is not None:
+            here += self._sentences.find(piece)
+        if here:
+            to.record(here, piece, self._start + shown)
+            action = max((s.action for s in here), key=SEVERITY.__getitem__)
+            piece = remaining(piece, self._rail, action, here)
+        self._shown = cut
+        if cut > _KEPT_CHARS:
+            self._forget()
+        return piece
+
+    def _forget(self) -> None:
+        """Where nothing is open no match goes over, and what is before matters as context alone."""
+        before = self._text[self._shown - CONTEXT_CHARS : self._shown]
+        if self._quick.fired(view(before)) and len(self._text) < 2 * HOLD_CHARS:
+            return
+        at = self._shown - CONTEXT_CHARS
+        at = max(self._text.rfind(" ", 0, at), self._text.rfind("\n", 0, at), at - CONTEXT_CHARS)
+        self._text = self._text[at:]
+        self._start += at
+        self._shown -= at
+
+
+def _before(cut: int, hits: list[Seen]) -> int:
+    """No hit may go over the cut."""
+    over = [s.hit.start for s in hits if s.hit.start < cut < s.hit.end and not s.failed]
+    return _before(min(over), hits) if over else cut
+
+
+def _moved(seen: Seen, by: int, length: int) -> Seen:
+    hit = seen.hit
+    start, end = (0, length) if seen.failed else (hit.start + by, hit.end + by)
+    return replace(seen, hit=replace(hit, start=start, end=end))

@@ -26,6 +26,8 @@ _SUSPECT_CLASS = (
 )
 _MAYBE_HIDDEN = re2.compile(_SUSPECT_CLASS)
 _SUSPECT = re.compile(_SUSPECT_CLASS.replace("\u00ad", "") + "+")
+HIDDEN_TAIL = re.compile(_SUSPECT_CLASS + r"+\Z")
+"""At the end of a text: what the next character may still make part of an emoji, or of one run."""
 CONTROLS = r"[\x00-\x08\x0b\x0e-\x1f\x7f]"
 """All of them that ASCII has, for a prefilter."""
 _SOFT_HYPHEN = re.compile("\u00ad+")

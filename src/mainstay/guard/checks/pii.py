@@ -221,7 +221,7 @@ _SHAPES = (
         None,
         re.compile(_NOT_IN_NUMBER_BEFORE + r"\(?\d{2,5}\)?(?:[ .-]?\d{2,5}){1,4}" + _NOT_IN_NUMBER_AFTER),
         lambda found, before, after: _loose_phone(found, before, after) and not _other_number(found),
-        r"\(?[0-9](?:\)?[ .-]?[0-9]){7}",
+        r"\(?[0-9](?:\)?[ .-]?[0-9]){6}",
         36,
         r"\(?[0-9]{1,5}\)?(?:[ .-]?[0-9]*){0,4}|\(",
     ),
