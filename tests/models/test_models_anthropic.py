@@ -416,7 +416,7 @@ async def test_a_stream_without_its_last_event_is_broken(provider, upstream):
     ],
 )
 async def test_an_event_of_another_shape_breaks_the_stream(provider, upstream, bad):
-    upstream.plays(Reply(frames=[bad]))
+    upstream.plays(Reply(frames=[bad, bad]))
 
     with pytest.raises(ProviderStreamBroken, match="cannot read"):
         await deltas(provider)

@@ -228,8 +228,18 @@ async def test_a_stream_that_ends_without_a_finish_is_no_success(provider, upstr
         await collect(provider)
 
 
-async def test_an_event_that_is_no_json_breaks_the_stream(provider, upstream):
-    upstream.plays(Reply(raw=b'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: {oops\n\n'))
+async def test_an_event_that_is_no_json_is_skipped_when_the_next_can_be_read(provider, upstream):
+    said, end = (
+        b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n',
+        b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n',
+    )
+    upstream.plays(Reply(raw=said + b"data: {oops\n\n" + said + b"data: <oops>\n\n" + end))
+
+    assert "".join(delta.text for delta in await collect(provider)) == "aa"
+
+
+async def test_two_events_in_a_row_that_are_no_json_break_the_stream(provider, upstream):
+    upstream.plays(Reply(raw=b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n' + b"data: {oops\n\n" * 2))
 
     with pytest.raises(ProviderStreamBroken, match="cannot read"):
         await collect(provider)

@@ -22,7 +22,17 @@ IMAGE_TOKENS: Final = 49_152
 
 LOW_DETAIL_IMAGE_TOKENS: Final = 3_072
 FILE_TOKENS: Final = 65_536
+TOKENS_MAX: Final = 100_000_000
+"""More than this no one call can use; the longest contexts of 2026 are a tenth of it."""
 _PIECE_CHARACTERS: Final = 1 << 16
+
+
+def believable_count(value: object) -> int | None:
+    """A count of tokens as a provider tells it; None when absent or impossible: below zero it would pay money
+    back, and one slip of a server's must not empty a budget."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= TOKENS_MAX else None
 
 
 @runtime_checkable

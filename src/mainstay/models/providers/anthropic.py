@@ -12,12 +12,14 @@ from mainstay.models.http import HttpClient, HttpResponse
 from mainstay.models.providers.anthropic_answers import (
     AnthropicStream,
     Malformed,
+    NotJson,
     decode_count,
     decode_error,
     decode_message,
 )
 from mainstay.models.providers.anthropic_wire import FORMAT, encode, encode_count
 from mainstay.models.providers.registry import PROVIDER_KINDS, HttpProviderSettings
+from mainstay.models.providers.skipping import Skips
 from mainstay.models.providers.upstream import Deadline, Progress, Upstream
 from mainstay.models.sse import SseReader, SseTooLarge
 from mainstay.models.tokens import estimate_usage
@@ -109,6 +111,7 @@ class Anthropic:
 
     async def _events(self, body: bytes, reader: AnthropicStream, deadline_s: float) -> AsyncGenerator[Delta]:
         deadline, progress, lines = Deadline(deadline_s), Progress(), SseReader()
+        skips = Skips(self.name)
         headers = self._headers | {"Accept": "text/event-stream"}
         response = await self._upstream.post(self._url, headers, body, deadline)
         try:
@@ -117,7 +120,12 @@ class Anthropic:
             async with aclosing(self._upstream.chunks(response, progress, deadline)) as chunks:
                 async for chunk in chunks:
                     for event in lines.feed(chunk):
-                        delta = reader.take(event.data)
+                        try:
+                            delta = reader.take(event.data)
+                        except NotJson as error:
+                            skips.unreadable(error)
+                            continue
+                        skips.readable()
                         progress.finished = reader.finished
                         if delta is not None:
                             yield delta

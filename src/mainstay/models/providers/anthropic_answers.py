@@ -24,6 +24,7 @@ from mainstay.models.errors import (
     ProviderTimeout,
 )
 from mainstay.models.providers.openai_errors import retry_after_s
+from mainstay.models.tokens import believable_count
 from mainstay.models.types import (
     Choice,
     Completion,
@@ -49,6 +50,10 @@ _MESSAGE_CHARACTERS_MAX: Final = 300
 
 class Malformed(ValueError):
     """An event or message that is not of the documented shape."""
+
+
+class NotJson(Malformed):
+    """It is no JSON at all."""
 
 
 class AnthropicStream:
@@ -328,7 +333,7 @@ def _object(data: bytes) -> Mapping[str, Any]:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise Malformed(f"not JSON: {data[:80]!r}") from error
+        raise NotJson(f"not JSON: {data[:80]!r}") from error
     if not isinstance(value, dict):
         raise Malformed(f"no JSON object: {data[:80]!r}")
     return value
@@ -360,4 +365,4 @@ def _nonempty(name: str, value: str) -> dict[str, Any]:
 def _count_of(holder: object, name: str) -> int | None:
     """A count of tokens; None when absent, or when it cannot be one."""
     value = holder.get(name) if isinstance(holder, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return believable_count(value)

@@ -24,6 +24,7 @@ from mainstay.models.errors import (
 )
 from mainstay.models.providers.aws_eventstream import EventMessage
 from mainstay.models.providers.openai_errors import retry_after_s
+from mainstay.models.tokens import believable_count
 from mainstay.models.types import (
     Choice,
     Completion,
@@ -330,4 +331,4 @@ def _text(holder: Mapping[str, Any], name: str) -> str:
 def _count(holder: Mapping[str, Any], name: str) -> int | None:
     """A count of tokens; None when absent, or when it cannot be one."""
     value = holder.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return believable_count(value)

@@ -16,6 +16,7 @@ from mainstay.models.collect import Collector
 from mainstay.models.errors import ProviderBadRequest, ProviderError, ProviderStreamBroken
 from mainstay.models.providers.gemini_errors import decode_error
 from mainstay.models.providers.gemini_signatures import END, TEXT, THOUGHT, call_place, signed
+from mainstay.models.tokens import believable_count
 from mainstay.models.types import Completion, Delta, FinishReason, Thinking, ToolCallDelta, Usage
 
 _FINISH: Final[Mapping[str, FinishReason]] = {
@@ -291,4 +292,4 @@ def _objects(holder: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 def _count(holder: object, name: str) -> int | None:
     """A count of tokens; None when absent, or when it cannot be one."""
     value = holder.get(name) if isinstance(holder, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return believable_count(value)

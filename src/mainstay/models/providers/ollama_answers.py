@@ -23,6 +23,7 @@ from mainstay.models.errors import (
     ProviderTimeout,
 )
 from mainstay.models.providers.openai_errors import retry_after_s
+from mainstay.models.tokens import believable_count
 from mainstay.models.types import Completion, Delta, FinishReason, Thinking, ToolCallDelta, Usage
 
 LINE_BYTES_MAX: Final = 4 << 20
@@ -260,4 +261,4 @@ def _is_vector(row: object) -> bool:
 
 def _count(holder: Mapping[str, Any], name: str) -> int | None:
     value = holder.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return believable_count(value)

@@ -35,6 +35,7 @@ from mainstay.models.providers.openai_wire import (
     decode_usage,
 )
 from mainstay.models.providers.registry import PROVIDER_KINDS, HttpProviderSettings
+from mainstay.models.providers.skipping import Skips
 from mainstay.models.sse import SseReader, SseTooLarge
 from mainstay.models.tokens import estimate_usage, token_estimate
 from mainstay.models.types import Capability, ChatCall, Completion, Delta, Embeddings, WireFormat
@@ -134,7 +135,7 @@ class OpenAiCompatible:
         response = await self._post(
             self._url("chat/completions", call.model), body, deadline, "text/event-stream"
         )
-        reader, done = SseReader(), False
+        reader, skips, done = SseReader(), Skips(self.name), False
         keep_raw = call.source_format == self.wire_format  # nobody relays it into another format
         try:
             while chunk := await self._next_chunk(response, progress, deadline):
@@ -143,7 +144,13 @@ class OpenAiCompatible:
                     done = done or event.data == b"[DONE]"
                     if done:  # read on to the body's end: the socket is used again
                         continue
-                    for delta in decode_events(event.data, keep_raw):
+                    try:
+                        deltas = decode_events(event.data, keep_raw)
+                    except MalformedEvent as error:
+                        skips.unreadable(error)
+                        continue
+                    skips.readable()
+                    for delta in deltas:
                         progress.take(delta)
                         yield delta
         except InBandError as error:

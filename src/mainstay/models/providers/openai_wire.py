@@ -13,6 +13,7 @@ import msgspec
 import orjson
 
 from mainstay.models.providers.openai_errors import decode_error, retry_after_s
+from mainstay.models.tokens import believable_count
 from mainstay.models.types import Choice, Completion, Delta, FinishReason, ToolCall, ToolCallDelta, Usage
 
 __all__ = [
@@ -346,7 +347,7 @@ def _or(count: int | None, otherwise: int) -> int:
 def _count(details: object, name: str) -> int | None:
     """A count of tokens; None when absent, or when it cannot be one: below zero it would pay money back."""
     value = details.get(name) if isinstance(details, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return believable_count(value)
 
 
 def decode_embeddings(body: bytes) -> tuple[Sequence[object], Mapping[str, Any]]:
