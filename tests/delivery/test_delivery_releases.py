@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mainstay.core import faults
 from mainstay.core.database import Database, read_change_counter
 from mainstay.core.errors import Conflict, InvalidInput, NotFound
 from mainstay.core.faults import InjectedFault
@@ -245,10 +246,10 @@ def test_a_failed_apply_leaves_nothing(
 ) -> None:  # type: ignore[no-untyped-def]
     ingest()
     counter, rows = read_change_counter(database), AuditLog(database).verify().rows
-    monkeypatch.setenv("MAINSTAY_FAULT", "delivery.before_commit=raise")
+    monkeypatch.setattr(faults, "_plan", "delivery.before_commit=raise")
     with pytest.raises(InjectedFault):
         apply()
-    monkeypatch.delenv("MAINSTAY_FAULT")
+    monkeypatch.setattr(faults, "_plan", None)
     assert delivery.apps() == ()
     assert delivery.artifacts("prompt") == ()
     assert (read_change_counter(database), AuditLog(database).verify().rows) == (counter, rows)

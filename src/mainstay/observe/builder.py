@@ -152,7 +152,10 @@ class TraceBuilder:
             self.fail(error)
         for step in reversed(self._steps):
             step.end()
-        return [step.to_span() for step in self._steps]
+        spans = [step.to_span() for step in self._steps]
+        self._steps = []
+        del self.root  # steps point back here: the cycle would be garbage that only the collector can free
+        return spans
 
 
 def _error_type(error: BaseException) -> str:

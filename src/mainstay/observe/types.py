@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
+from mainstay.core.values import value
+
 AttributeValue = str | int | float | bool | None | list[Any] | dict[str, Any]
 
 
@@ -40,7 +42,7 @@ class Attr:
     REPLAY_OF: Final = "mainstay.replay_of"  # trace id
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Span:
     """A finished span. Times are nanoseconds since 1970 UTC; ids are lower-case hex (W3C).
 

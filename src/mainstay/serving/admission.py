@@ -48,6 +48,11 @@ class Need:
             return None
         return worst_case_nusd(self.input_tokens, output_tokens * self.choices, self.price)
 
+    def fitting(self, granted_nusd: int) -> int | None:
+        """As `affordable`; None when not even one token fits."""
+        least = self._worst(1)
+        return None if least is None or least > granted_nusd else self.affordable(granted_nusd)
+
     def affordable(self, granted_nusd: int) -> int:
         """The most output tokens of a choice whose worst case the grant covers."""
         assert self.price is not None
@@ -96,7 +101,12 @@ def ask_for(needs: Iterable[Need], spent_nusd: int = 0) -> Ask:
 def _ask_for_one(need: Need, spent_nusd: int) -> Ask:
     if need.worst_nusd is None or need.least_nusd is None:
         return Ask(need.tokens, None, None)
-    return Ask(need.tokens, need.worst_nusd + spent_nusd, need.least_nusd + spent_nusd)
+    return Ask(
+        need.tokens,
+        need.worst_nusd + spent_nusd,
+        need.least_nusd + spent_nusd,
+        lambda granted_nusd: need.fitting(granted_nusd - spent_nusd),
+    )
 
 
 def _most(amounts: list[int | None], spent_nusd: int) -> int | None:
@@ -105,11 +115,11 @@ def _most(amounts: list[int | None], spent_nusd: int) -> int | None:
 
 
 def has_hard_budget(scopes: Iterable[LimitScope]) -> bool:
-    return any(budget.hard for scope in scopes for budget in scope.limits.budgets)
-
-
-def counts_tokens(scopes: Iterable[LimitScope]) -> bool:
-    return any(scope.limits.tokens_per_minute is not None for scope in scopes)
+    for scope in scopes:
+        for budget in scope.limits.budgets:
+            if budget.hard:
+                return True
+    return False
 
 
 def clamped(call: ChatCall, target: Target, need: Need, hold: Hold, spent_nusd: int) -> ChatCall:

@@ -7,7 +7,7 @@ import re
 from urllib.parse import parse_qs
 
 from mainstay.core.clock import US_PER_S, Clock
-from mainstay.core.ids import new_id, new_trace_id
+from mainstay.core.ids import new_trace_id
 from mainstay.core.money import usd_text
 from mainstay.serving.errors import BadField, ErrorReply, RateLimited, TokensLimited
 from mainstay.serving.http import RawHeaders, Scope, header, raw_header
@@ -24,10 +24,11 @@ class Exchange:
 
     def __init__(self, scope: Scope, clock: Clock) -> None:
         self.scope = scope
-        self.request_id = new_id("req")
+        own_id = new_trace_id()
+        self.request_id = f"req_{own_id}"
         given = header(scope, b"traceparent")
         parent = _TRACEPARENT.fullmatch(given) if given else None
-        self.trace_id = parent.group(1) if parent else new_trace_id()
+        self.trace_id = parent.group(1) if parent else own_id
         self.parent_id = parent.group(2) if parent else None
         self.created_s = clock() // US_PER_S
         self.started: Started | None = None

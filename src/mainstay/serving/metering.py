@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from mainstay.models import (
@@ -85,15 +86,14 @@ class MeteredCall:
 class Meter:
     """All calls of one request; routing's Observer."""
 
-    def __init__(self, trace: TraceBuilder, elapsed_ms: Callable[[], float]) -> None:
+    def __init__(self, trace: TraceBuilder) -> None:
         self.calls: list[MeteredCall] = []
         self.waited_ms = 0.0
         self.with_messages = False
         """Whether each call's span holds its messages: an app's differ from what its caller sent."""
         self._trace = trace
-        self._elapsed_ms = elapsed_ms
         self._open: dict[int, MeteredCall] = {}
-        self._began_ms = 0.0
+        self._began_s = 0.0
 
     @property
     def current(self) -> MeteredCall:
@@ -113,7 +113,7 @@ class Meter:
     @property
     def known_cost_nusd(self) -> int:
         """Of the calls whose price is known: what failed attempts have cost so far."""
-        return sum(call.cost_nusd or 0 for call in self.calls)
+        return sum([call.cost_nusd or 0 for call in self.calls]) if self.calls else 0
 
     @property
     def usage(self) -> Usage:
@@ -134,14 +134,14 @@ class Meter:
         metered = MeteredCall(attempt.target, call, step)
         self.calls.append(metered)
         self._open[id(attempt)] = metered
-        self._began_ms = self._elapsed_ms()
+        self._began_s = time.perf_counter()
         _describe_call(step, attempt.target, call)
         if self.with_messages:
             step.set(Attr.INPUT_MESSAGES, message_bodies(call.messages))
 
     def ended(self, attempt: Attempt) -> None:
         metered = self._open.pop(id(attempt))
-        self.waited_ms += self._elapsed_ms() - self._began_ms
+        self.waited_ms += (time.perf_counter() - self._began_s) * 1000
         error = attempt.error
         metered.completion = attempt.completion
         if error is not None:

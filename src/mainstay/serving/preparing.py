@@ -45,9 +45,8 @@ def preparer(run: Run, call: ChatCall) -> Prepare:
         # Held already for this very call: nothing but its name and its provider's fields has changed.
         need = run.needs.get(id(target)) if call is run.asked else None
         need, spent_nusd = need or need_of(shaped, target), run.meter.known_cost_nusd
-        ask = ask_for([need], spent_nusd)
-        if ask.wanted_nusd is None or ask.wanted_nusd != run.hold.nusd:
-            run.hold = await run.deps.limiter.resize(run.hold, ask)
+        if need.worst_nusd is None or need.worst_nusd + spent_nusd != run.hold.nusd:
+            run.hold = await run.deps.limiter.resize(run.hold, ask_for([need], spent_nusd))
         return clamped(shaped, target, need, run.hold, spent_nusd)
 
     return prepare
@@ -57,7 +56,7 @@ def for_target(call: ChatCall, target: Target) -> ChatCall:
     """The call under the target's own name of the model, with nothing that its wire format cannot carry."""
     same_family = call.source_format is not None and call.source_format == target.provider.wire_format
     if same_family:
-        return replace(call, model=target.model)
+        return call.named(target.model)
     for name in call.extra:
         refuse_meaningful(name, call.extra[name], f"{target.public_name} has no such field")
     return replace(call, model=target.model, source=None, extra={})

@@ -43,6 +43,44 @@ _OPERATIONS = {
 class Run:
     """One request. Steps write their results here; nothing else is shared between them."""
 
+    __slots__ = (
+        "_route",
+        "_started_s",
+        "_ttft_s",
+        "answered_by",
+        "asked",
+        "cache",
+        "cache_age_s",
+        "cache_key",
+        "call",
+        "citable",
+        "citations",
+        "context",
+        "deps",
+        "dropped",
+        "findings",
+        "finish_reason",
+        "grounding",
+        "hold",
+        "leads",
+        "meter",
+        "model_finished",
+        "needs",
+        "passages",
+        "plan",
+        "raw",
+        "refused",
+        "request",
+        "runnable",
+        "scopes",
+        "scored_sentences",
+        "shown",
+        "snapshot",
+        "supported_sentences",
+        "trace",
+        "whole",
+    )
+
     def __init__(self, call: Call, deps: Deps) -> None:
         self.call = call
         self.deps = deps
@@ -63,7 +101,7 @@ class Run:
         self.needs: dict[int, Need] = {}
         """What the call as asked needs of each target, by the target's identity."""
         self.plan: Plan | None = None
-        self.meter = Meter(self.trace, lambda: self.elapsed_ms)
+        self.meter = Meter(self.trace)
         self.cache: CacheState = "bypass"
         self.cache_key: str | None = None
         self.cache_age_s: float | None = None

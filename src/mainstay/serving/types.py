@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mainstay.core.money import usd_text
+from mainstay.core.values import value
 from mainstay.govern.types import ApiKey, Identity
 from mainstay.guard.types import Finding
 from mainstay.models.types import ChatCall, ChatMessage, Choice, Delta, FinishReason, Usage
@@ -23,7 +24,7 @@ CacheWish = Literal["release", "use", "skip"]
 SurfaceName = Literal["chat", "responses", "messages", "completions"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChatRequest:
     """A validated request for an answer, in the normal form, whichever surface it came through.
 
@@ -49,7 +50,7 @@ class ChatRequest:
         return self.call.user
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """One request and who makes it. `key` is None for people and for commands: none of a key's limits applies.
 
@@ -69,7 +70,7 @@ class Call:
     client_retry: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RateState:
     """What is left of a limit per minute, of requests or tokens; `reset_s` until all of it is back."""
 
@@ -92,7 +93,7 @@ class Grounding:
     fallback: Literal["extractive", "refused"] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Started:
     """What is known before the first word, for the response headers."""
 
@@ -114,7 +115,7 @@ class Started:
     """Fields of the request that no target needs to know and that were left out."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Final:
     """The end of an answer: the whole of it and everything to be said about it.
 

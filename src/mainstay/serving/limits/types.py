@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mainstay.core.values import value
 from mainstay.govern.types import BudgetWindow, LimitScope, ScopeKind
 from mainstay.serving.types import RateState
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ask:
     """What one request needs at most: tokens (input ceiling and output limit) and nano-dollars.
 
@@ -25,7 +26,7 @@ class Ask:
     max_tokens_within: Callable[[int], int | None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hold:
     """What is set aside for one request, over all of `scopes`, until it is settled.
 
@@ -66,6 +67,17 @@ class BudgetState:
         return self.limit_nusd - self.spent_nusd - self.held_nusd
 
 
+@dataclass(frozen=True, slots=True)
+class LimiterFigures:
+    """How a process's limiter is. `let_through`: requests that no counter saw while the shared store was away;
+    `unsettled`: settlements that it has not confirmed."""
+
+    holds_open: int
+    store_down: bool = False
+    let_through: int = 0
+    unsettled: int = 0
+
+
 class Limiter(Protocol):
     """Admits requests against the limits of every scope they fall under, all or nothing.
 
@@ -95,5 +107,11 @@ class Limiter(Protocol):
     async def states(self, scopes: Sequence[LimitScope]) -> tuple[BudgetState, ...]:
         """Where every budget of these scopes stands now."""
         ...
+
+    def start(self) -> None:
+        """Begin what the limiter does by itself on the running event loop."""
+        ...
+
+    def figures(self) -> LimiterFigures: ...
 
     async def close(self) -> None: ...

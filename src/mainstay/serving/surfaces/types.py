@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mainstay.core.values import value
 from mainstay.models.types import Delta
 from mainstay.serving.errors import ErrorReply
 from mainstay.serving.types import ChatRequest, Final, Started, SurfaceName
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ids:
     """What an answer is called: `trace_id` (32 hex digits) names it on every surface; `created_s` since 1970."""
 
