@@ -1,6 +1,7 @@
 """The quick path finds what the exact patterns find; long texts are read in linear time, and hold nobody up."""
 
 import time
+from threading import Event, Thread
 
 import pytest
 from hypothesis import example, given, settings
@@ -155,3 +156,32 @@ def test_time_grows_with_the_length_alone(unit: str) -> None:
 
     small, large = seconds(60_000), seconds(240_000)
     assert large < 9 * small + 0.05
+
+
+def _texts_of_a_megabyte() -> list[str]:
+    parts = [
+        "The gateway answers. ",
+        "ann@mail.example.com, ",
+        "4111 1111 1111 1111; ",
+        "12 34 5 ",
+        "a",
+        "caf\u00e9 ",
+        "\u200b",
+    ]
+    return [part * (1_000_000 // len(part)) for part in parts[:4]] + [part * 1_000_000 for part in parts[4:5]]
+
+
+@pytest.mark.slow
+def test_a_long_text_checked_in_a_thread_lets_others_run() -> None:
+    guard = Guard.load()
+    policy = load_policy({"input": {"pii": "mask", "secrets": "mask"}}, "p")
+    for text in _texts_of_a_megabyte():
+        done = Event()
+        worker = Thread(target=lambda text=text, done=done: (guard.check(text, "input", policy), done.set()))
+        worker.start()
+        turns = 0
+        while not done.wait(0):
+            turns += 1
+            time.sleep(0)
+        worker.join()
+        assert turns > 1

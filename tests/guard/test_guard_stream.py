@@ -112,8 +112,8 @@ def test_single_characters_give_what_the_whole_gives(text: str, policy: Policy) 
 def test_a_long_text_gives_what_the_whole_gives() -> None:
     chance = random.Random(3)
     words = [*SECRETS, *PERSONAL, *["lorem ipsum", "and then,", "of the."] * 12]
-    text = " ".join(chance.choice(words) for _ in range(1500))
-    cuts = [chance.randrange(len(text)) for _ in range(len(text) // 5)]
+    text = " ".join(chance.choice(words) for _ in range(500))
+    cuts = [chance.randrange(len(text)) for _ in range(len(text) // 6)]
     for policy in POLICIES:
         shown, stream = _streamed(_pieces(text, cuts), policy)
         whole = GUARD.check(text, "output", policy)
@@ -178,5 +178,16 @@ def test_a_check_of_sentences_is_held_to_the_end_of_the_sentence() -> None:
 
 def test_memory_stays_bounded_on_a_text_without_any_end() -> None:
     stream = StreamGuard(GUARD, POLICIES[2])
-    shown = sum(len(stream.feed("1 2 3 4 5 6 ")) for _ in range(6000))
-    assert shown > 72_000 - 17_000
+    shown = sum(len(stream.feed("1 2 3 4 5 6 ")) for _ in range(1500))
+    assert shown > 18_000 - 200
+
+
+@pytest.mark.parametrize("begin", ["sk-proj-", "-----BEGIN PRIVATE " + "KEY-----\n"])
+def test_nothing_of_a_hit_that_is_longer_than_what_is_held_is_shown(begin: str) -> None:
+    end = "-----END PRIVATE " + "KEY-----" if begin.startswith("-") else ""
+    text = f"see {begin}{'aB3x' * 10_000}{end} and a@b.example there"
+    shown, stream = _streamed([text[i : i + 900] for i in range(0, len(text), 900)], POLICIES[2])
+    assert shown.split(" ", 1)[0] == "see"
+    assert shown.endswith("] and [EMAIL] there")
+    assert len(shown) < 60
+    assert len(stream.findings) == 2

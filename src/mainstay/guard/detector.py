@@ -26,6 +26,9 @@ PIECE_WORDS = (40, 20)
 STEP_WORDS = 5
 FEATURES_MIN = 9
 REPEAT_WORDS = 20
+_KEPT_CHARS = 32_768
+_Block = tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+"""Where a block starts, its words' spans, its pieces' bounds, and their probabilities."""
 
 _WORD = re.compile(r"[^\W_]+(?:['’][a-z]{1,2}\b)?")
 _BLOCK_EDGE = re.compile(r"<!--|-->|\n\s*\n")
@@ -113,6 +116,7 @@ class LinearDetector:
         self._bias = bias
         self._slope = slope
         self._offset = offset
+        self._last: tuple[str, list[_Block]] = ("", [])
 
     @classmethod
     def load(cls, data: bytes | None = None) -> LinearDetector:
@@ -148,12 +152,7 @@ class LinearDetector:
     def pieces(self, text: str, at_least: float = 0.0) -> list[Piece]:
         """Pieces of `text` whose probability reaches `at_least`, overlapping ones joined, in order."""
         found: list[Piece] = []
-        for start, end in blocks(text):
-            tokens, spans = words(text[start:end])
-            if not tokens:
-                continue
-            bounds = piece_bounds(len(tokens))
-            chances = self.probability(self.logits(tokens, bounds))
+        for start, spans, bounds, chances in self._blocks(text):
             hot = np.flatnonzero(chances >= at_least)
             for index in hot[np.argsort(bounds[hot, 0], kind="stable")]:
                 first, after = bounds[index]
@@ -162,6 +161,21 @@ class LinearDetector:
                 )
                 _join(found, piece)
         return found
+
+    def _blocks(self, text: str) -> list[_Block]:
+        """Kept for the last text: two rules of one policy ask for the same one, one after the other."""
+        known, scored = self._last
+        if known == text:
+            return scored
+        scored = []
+        for start, end in blocks(text):
+            tokens, spans = words(text[start:end])
+            if tokens:
+                bounds = piece_bounds(len(tokens))
+                scored.append((start, spans, bounds, self.probability(self.logits(tokens, bounds))))
+        if len(text) <= _KEPT_CHARS:
+            self._last = (text, scored)  # one assignment: threads see one text with its own scores
+        return scored
 
     def probability(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         chances: NDArray[np.float64] = 1 / (

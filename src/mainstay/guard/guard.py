@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar, cast
 
 from mainstay.guard.checks.invisible_unicode import hidden_spans
 from mainstay.guard.plan import Plan, Seen
+from mainstay.guard.prefilter import breathing
 from mainstay.guard.registry import Check, Hit, checks
 from mainstay.guard.spans import covering, mask, without
 from mainstay.guard.types import Action, CheckRule, Finding, Policy, Rail, Verdict
@@ -21,7 +23,9 @@ SEVERITY: Mapping[Action, int] = {"allow": 0, "flag": 1, "mask": 2, "drop": 3, "
 EXCERPT_CHARACTERS = 160
 _PRIVATE_CHECKS = ("pii", "secrets")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-_PLANS_KEPT = 256
+_POLICIES_KEPT = 256
+Built = TypeVar("Built")
+_Kept = tuple[Policy, dict[tuple[str, Rail], object]]
 
 
 class Guard:
@@ -29,7 +33,7 @@ class Guard:
 
     def __init__(self, loaded: Mapping[str, Check]) -> None:
         self._checks = loaded
-        self._plans: dict[int, tuple[Policy, dict[Rail, Plan | None]]] = {}
+        self._kept: dict[int, _Kept] = {}
         self._lock = threading.Lock()
         private = tuple(CheckRule(name, "mask") for name in _PRIVATE_CHECKS if name in loaded)
         self._private = Plan(loaded, private, "output")
@@ -42,10 +46,9 @@ class Guard:
 
     def check(self, text: str, rail: Rail, policy: Policy) -> Verdict:
         """The verdict on `text`. Its text is empty when it must not be used: blocked, or a dropped passage."""
-        plan = self._plan(rail, policy)
-        if plan is None:
+        if not policy.rails.get(rail):
             return Verdict("allow", text)
-        seen = plan.find(text)
+        seen = self.cached("check", rail, policy, _whole).find(text)
         if not seen:
             return Verdict("allow", text)
         action = max((s.action for s in seen), key=SEVERITY.__getitem__)
@@ -56,24 +59,28 @@ class Guard:
         return Plan(self._checks, rules, rail)
 
     def findings(self, seen: Iterable[Seen], rail: Rail, text: str) -> tuple[Finding, ...]:
-        return tuple(self._finding(s, rail, text) for s in seen)
+        return tuple(self._finding(s, rail, text) for s in breathing(seen, text))
 
-    def _plan(self, rail: Rail, policy: Policy) -> Plan | None:
-        known = self._plans.get(id(policy))
-        if known is None or known[0] is not policy:
-            known = self._learn(policy)
-        return known[1].get(rail)
+    def cached(
+        self, use: str, rail: Rail, policy: Policy, build: Callable[[Guard, Policy, Rail], Built]
+    ) -> Built:
+        """What `build` made of this very policy for one use, made at most once while the policy is in use."""
+        kept = self._kept.get(id(policy))
+        if kept is None or kept[0] is not policy:
+            kept = self._keep(policy)
+        built = kept[1].get((use, rail))
+        if built is None:
+            built = kept[1][(use, rail)] = build(self, policy, rail)
+        return cast(Built, built)
 
-    def _learn(self, policy: Policy) -> tuple[Policy, dict[Rail, Plan | None]]:
+    def _keep(self, policy: Policy) -> _Kept:
         """Holding the policy itself keeps its id from being given to another one."""
-        plans = {
-            rail: Plan(self._checks, rules, rail) if rules else None for rail, rules in policy.rails.items()
-        }
+        kept: _Kept = (policy, {})
         with self._lock:
-            while len(self._plans) >= _PLANS_KEPT:
-                del self._plans[next(iter(self._plans))]
-            self._plans[id(policy)] = (policy, plans)
-        return policy, plans
+            while len(self._kept) >= _POLICIES_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[id(policy)] = kept
+        return kept
 
     def _finding(self, seen: Seen, rail: Rail, text: str) -> Finding:
         hit = seen.hit
@@ -96,6 +103,10 @@ class Guard:
         hits = [s.hit for s in self._private.find(shown)]
         shown = " ".join(mask(shown, hits).split())
         return shown if len(shown) <= EXCERPT_CHARACTERS else shown[: EXCERPT_CHARACTERS - 1] + "…"
+
+
+def _whole(guard: Guard, policy: Policy, rail: Rail) -> Plan:
+    return guard.plan_of(policy.rails[rail], rail)
 
 
 def remaining(text: str, rail: Rail, action: Action, seen: Iterable[Seen]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mainstay.guard.checks.invisible_unicode import CONTROLS, InvisibleUnicode, hidden_spans, maybe_hidden
-from mainstay.guard.prefilter import Prefilter, prefilter, view
+from mainstay.guard.prefilter import Prefilter, breathing, prefilter, view
 from mainstay.guard.registry import Check, Hit, PreparedCheck, QuickCheck
 from mainstay.guard.spans import CleanText, without
 from mainstay.guard.types import Action, CheckRule, Rail
@@ -126,7 +126,7 @@ class Plan:
                 return [Seen(rule, hit) for hit in step.check.find(text, self.rail, rule)]
             else:
                 hits = step.check.find(look.clean.text, self.rail, rule)
-            return [Seen(rule, at_origin(hit, look.clean)) for hit in hits]
+            return [Seen(rule, at_origin(hit, look.clean)) for hit in breathing(hits, text)]
         except Exception:  # boundary: whatever a check raises, the text has not been checked
             _log.exception("guard check %s failed on the %s rail", rule.check, self.rail)
             return [Seen(rule, Hit("check_failed", 0, len(text), 1.0, ""), failed=True)]

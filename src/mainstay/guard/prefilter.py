@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import re2
 
+Item = TypeVar("Item")
 LONG_TEXT = 32_768
 """Texts longer than this are looked at in windows, between which other threads may run."""
-WINDOW = 4096
+WINDOW = 1024
 _PAUSE_S = 0.000_05
 _TRANSLATE_PIECE = 16_384
 
@@ -54,6 +56,14 @@ def breathe(text: str) -> None:
     """Let another thread run, between two windows of a long text."""
     if len(text) > LONG_TEXT:
         time.sleep(_PAUSE_S)
+
+
+def breathing(items: Iterable[Item], text: str) -> Iterator[Item]:
+    """The items, with a pause after every so many when the text is long."""
+    for index, item in enumerate(items):
+        if index % 128 == 127:
+            breathe(text)
+        yield item
 
 
 class Prefilter:

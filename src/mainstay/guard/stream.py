@@ -11,7 +11,8 @@ Other checks (injection, third parties') and rules that drop judge whole sentenc
 its sentence. Rules that only flag hold nothing; they judge lines and sentences as these end.
 
 The same text in other pieces gives the same, and masks as `Guard.check` of the whole does, with these exceptions:
-HOLD_CHARS is the most that is held (what is longer is judged as it stands); marks of direction are judged by
+HOLD_CHARS is the most that is held (what is longer is judged as it stands); numbers that follow each other over
+FORGET_CHARS without a word between them may be told apart in another way; marks of direction are judged by
 the right-to-left letters up to there; and sentences are judged one by one.
 """
 
@@ -25,13 +26,34 @@ from mainstay.guard.checks.invisible_unicode import HIDDEN_TAIL, maybe_hidden
 from mainstay.guard.guard import SEVERITY, Guard, remaining
 from mainstay.guard.plan import Look, Plan, Seen
 from mainstay.guard.prefilter import Prefilter, prefilter, view
+from mainstay.guard.registry import Hit
 from mainstay.guard.types import CheckRule, Finding, Policy, Rail
 
 HOLD_CHARS = 16_384
 CONTEXT_CHARS = 128
 """Of what was shown, as much stays to judge what follows by."""
-_KEPT_CHARS = 1024
+_KEPT_CHARS = 384
+_HEAD_CHARS = 2048
+FORGET_CHARS = 4096
+"""No more than so much of what was shown stays, even where numbers follow each other without a gap."""
 _SENTENCE = re.compile(r"[.!?]\s+(?=\S)|\n+(?=[^\n])")
+
+
+class _Parts:
+    """A policy's rules for one rail by when they judge: step by step, sentence by sentence, or behind the text."""
+
+    def __init__(self, guard: Guard, policy: Policy, rail: Rail) -> None:
+        rules = policy.rails.get(rail, ())
+        acting = [rule for rule in rules if rule.action not in ("flag", "allow")]
+        watching = [rule for rule in rules if rule.action in ("flag", "allow")]
+        plan = guard.plan_of(acting, rail)
+        whole = [rule for rule in acting if rule.action == "drop" or not plan.is_stepwise(rule)]
+        self.acts = bool(acting)
+        self.plan = guard.plan_of([rule for rule in acting if rule not in whole], rail)
+        self.sentences = guard.plan_of(whole, rail) if whole else None
+        self.watching = guard.plan_of(watching, rail) if watching else None
+        opens = (condition for check in self.plan.prepared for condition in check.open_conditions)
+        self.quick: Prefilter = prefilter((*self.plan.conditions, *opens))
 
 
 class StreamGuard:
@@ -41,13 +63,11 @@ class StreamGuard:
     """
 
     def __init__(self, guard: Guard, policy: Policy, rail: Rail = "output") -> None:
-        rules = policy.rails.get(rail, ())
-        acting = [rule for rule in rules if rule.action not in ("flag", "allow")]
-        watching = [rule for rule in rules if rule.action in ("flag", "allow")]
+        parts = guard.cached("stream", rail, policy, _Parts)
         self._guard = guard
         self._rail = rail
-        self._held = _Held(guard, acting, rail) if acting else None
-        self._watched = _Watched(guard.plan_of(watching, rail)) if watching else None
+        self._held = _Held(parts, rail) if parts.acts else None
+        self._watched = None if parts.watching is None else _Watched(parts.watching)
         self.findings: list[Finding] = []
         self.blocked = False
 
@@ -109,16 +129,14 @@ class _Held:
     `_text[:_shown]` was judged; `_text` begins at `_start` of the streamed text.
     """
 
-    def __init__(self, guard: Guard, rules: list[CheckRule], rail: Rail) -> None:
-        plan = guard.plan_of(rules, rail)
-        whole = [rule for rule in rules if rule.action == "drop" or not plan.is_stepwise(rule)]
+    def __init__(self, parts: _Parts, rail: Rail) -> None:
         self._rail = rail
-        self._plan = guard.plan_of([rule for rule in rules if rule not in whole], rail)
-        self._sentences = guard.plan_of(whole, rail) if whole else None
-        self._open = tuple(c for check in self._plan.prepared for c in check.open_conditions)
-        self._quick: Prefilter = prefilter((*self._plan.conditions, *self._open))
+        self._plan = parts.plan
+        self._sentences = parts.sentences
+        self._quick = parts.quick
         self._text = ""
         self._start = self._shown = 0
+        self._goes_on = 0
 
     def add(self, text: str, last: bool, to: StreamGuard) -> str:
         self._text += text
@@ -175,25 +193,54 @@ class _Held:
         here = [_moved(s, -shown, len(piece)) for s in seen if s.failed or s.hit.end <= cut]
         if self._sentences is not None:
             here += self._sentences.find(piece)
+        if self._goes_on:
+            piece, here = self._after_goes_on(piece, here)
         if here:
-            to.record(here, piece, self._start + shown)
+            to.record([s for s in here if s.hit.kind != "goes_on"], piece, self._start + shown)
             action = max((s.action for s in here), key=SEVERITY.__getitem__)
             piece = remaining(piece, self._rail, action, here)
         self._shown = cut
-        if cut > _KEPT_CHARS:
+        if cut - shown > HOLD_CHARS and any(s.hit.end == cut - shown for s in here if not s.failed):
+            self._go_on(shown, here)
+        elif cut > _KEPT_CHARS:
             self._forget()
         return piece
 
+    def _go_on(self, shown: int, here: list[Seen]) -> None:
+        """An overlong hit was shown as its label and may not have ended: its head stays, so that the rest is one with it."""
+        start = min(s.hit.start for s in here if s.hit.end == self._shown - shown)
+        self._goes_on = min(_HEAD_CHARS, self._shown - shown - start)
+        head = self._text[shown + start : shown + start + self._goes_on]
+        self._start += len(self._text) - len(head)
+        self._text, self._shown = head, 0
+
+    def _after_goes_on(self, piece: str, here: list[Seen]) -> tuple[str, list[Seen]]:
+        """The head is no text to show, and the hit was recorded."""
+        whole = [s for s in here if s.hit.start == 0 and not s.failed]
+        gone = max((s.hit.end for s in whole), default=self._goes_on)
+        self._goes_on = 0
+        label = Hit("goes_on", 0, gone, 1.0, "")
+        first = whole[0] if whole else Seen(CheckRule("secrets", "mask"), label)
+        return piece, [replace(first, hit=label), *(s for s in here if s.hit.start >= gone or s.failed)]
+
     def _forget(self) -> None:
         """Where nothing is open no match goes over, and what is before matters as context alone."""
-        before = self._text[self._shown - CONTEXT_CHARS : self._shown]
-        if self._quick.fired(view(before)) and len(self._text) < 2 * HOLD_CHARS:
+        if self._shown < FORGET_CHARS and self._is_open(
+            self._text[self._shown - CONTEXT_CHARS : self._shown]
+        ):
             return
         at = self._shown - CONTEXT_CHARS
         at = max(self._text.rfind(" ", 0, at), self._text.rfind("\n", 0, at), at - CONTEXT_CHARS)
         self._text = self._text[at:]
         self._start += at
         self._shown -= at
+
+    def _is_open(self, text: str) -> bool:
+        look = self._plan.look(text)
+        fired = self._quick.fired(look.seen)
+        return self._open_from(look.seen, fired) < len(look.seen) or self._plan.held_from(look) < len(
+            look.seen
+        )
 
 
 def _before(cut: int, hits: list[Seen]) -> int:

@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import ClassVar
 
 from mainstay.guard import validators
-from mainstay.guard.prefilter import seeds
+from mainstay.guard.prefilter import breathing, seeds
 from mainstay.guard.registry import COMMON_OPTIONS, Hit, OptionParser, checks, one_of, patterns, string_list
 from mainstay.guard.scan import windowed
 from mainstay.guard.types import CheckRule, Rail
@@ -109,7 +109,7 @@ _SHAPES = (
         _number(validators.card),
         "[0-9](?:[ -]?[0-9]){11}",
         40,
-        "(?:[0-9][ -]?)+",
+        "(?:[0-9][ -]?){1,19}",
     ),
     _Shape("us_ssn", "-", re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"), _number(validators.us_ssn),
         "[0-9]{3}-[0-9]{2}-[0-9]{4}",
@@ -190,7 +190,7 @@ _SHAPES = (
         "phone", "+", re.compile(r"(?<![\w+])\+\d{1,3}(?:[ .()/-]{0,2}\d){6,14}(?!\w)"), _shaped_phone,
         r"\+[0-9]{1,3}(?:[ .()/-]{0,2}[0-9]){6}",
         48,
-        r"\+(?:[0-9][ .()/-]{0,2})*",
+        r"\+(?:[0-9][ .()/-]{0,2}){0,17}",
     ),
     _Shape(  # North America: (212) 555-0123, 212-555-0123x12, 212.555.0123
         "phone",
@@ -201,7 +201,7 @@ _SHAPES = (
         _shaped_phone,
         r"(?:1[ .-]?)?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.-])[2-9][0-9]{2}[ .-][0-9]{4}",
         34,
-        r"(?:1[ .-]?)?\((?:[0-9]{1,3}(?:\) ?(?:[0-9][ .-]?)*)?)?|(?:[0-9][ .-]?)+",
+        r"(?:1[ .-]?)?\((?:[0-9]{1,3}(?:\) ?(?:[0-9][ .-]?){0,7})?)?|(?:[0-9][ .-]?){1,18}",
     ),
     _Shape(  # elsewhere: starts with 0 and is written in groups
         "phone",
@@ -223,7 +223,7 @@ _SHAPES = (
         lambda found, before, after: _loose_phone(found, before, after) and not _other_number(found),
         r"\(?[0-9](?:\)?[ .-]?[0-9]){6}",
         36,
-        r"\(?[0-9]{1,5}\)?(?:[ .-]?[0-9]*){0,4}|\(",
+        r"\(?[0-9]{1,5}\)?(?:[ .-]?[0-9]{0,5}){0,4}|\(",
     ),
 )  # fmt: skip
 
@@ -323,7 +323,7 @@ def _possible(text: str, kinds: tuple[str, ...]) -> Iterator[_Shape]:
 
 
 def _valid(shape: _Shape, matches: Iterator[re.Match[str]], text: str) -> Iterator[Hit]:
-    for match in matches:
+    for match in breathing(matches, text):
         start, end = match.span()
         if shape.valid(match[0], text[max(0, start - BEFORE) : start], text[end : end + AFTER]):
             yield Hit(shape.kind, start, end, 1.0, f"[{shape.kind.upper()}]")
