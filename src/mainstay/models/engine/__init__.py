@@ -4,7 +4,7 @@
 `running_engines` finds those of every gateway on this machine, `read_facts` tells what a GGUF file says of itself.
 """
 
-from mainstay.models.engine.facts import GgufFacts, read_facts
+from mainstay.models.engine.facts import GgufFacts, read_facts, usable_context_tokens
 from mainstay.models.engine.frames import Kind
 from mainstay.models.engine.llama import ask
 from mainstay.models.engine.manager import Engines, EngineState, Lease, LocalModel
@@ -25,4 +25,5 @@ __all__ = [
     "engine_key",
     "read_facts",
     "running_engines",
+    "usable_context_tokens",
 ]

@@ -64,6 +64,15 @@ def read_facts(path: Path) -> GgufFacts:
     )
 
 
+def usable_context_tokens(gguf: Path, wanted: int) -> int:
+    """`wanted`, or what the model was trained for when that is less."""
+    try:
+        trained = read_facts(gguf).context_tokens
+    except InvalidInput:  # loading it says what is wrong with the file
+        return wanted
+    return wanted if trained is None else min(wanted, trained)
+
+
 def _kv_bytes_per_token(found: dict[str, Any], prefix: str) -> int:
     """Keys and values of every layer; attention that keeps less (windows, latent) is thereby overestimated."""
 

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-WINDOW: Final = 256
+WINDOW: Final = 64
 FRAME_BYTES_MAX: Final = 64 << 20
 _HEAD: Final = struct.Struct("<IBI")
 

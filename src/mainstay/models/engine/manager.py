@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from mainstay.core.errors import InvalidInput
-from mainstay.models.engine.facts import read_facts
+from mainstay.models.engine.facts import read_facts, usable_context_tokens
 from mainstay.models.engine.frames import Load
 from mainstay.models.engine.memory import resident_bytes
 from mainstay.models.engine.process import PROVIDER, EngineProcess
@@ -105,11 +105,7 @@ class Engines:
 
     def context_tokens(self, gguf: Path) -> int:
         """Of one call: as set, or what the model was trained for when that is less."""
-        try:
-            trained = read_facts(gguf).context_tokens
-        except InvalidInput:
-            trained = None
-        return min(self._settings.context_tokens, trained or self._settings.context_tokens)
+        return usable_context_tokens(gguf, self._settings.context_tokens)
 
     def state(self, model: LocalModel) -> EngineState:
         entry = self._entry(model)

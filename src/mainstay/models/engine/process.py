@@ -33,7 +33,7 @@ from mainstay.models.engine.frames import (
 from mainstay.models.errors import EngineFailed, ProviderBadRequest, ProviderError
 
 PROVIDER: Final = "local"
-MODULE: Final = "mainstay.models.engine.worker"
+PROGRAM: Final = Path(__file__).with_name("boot.py")
 EXIT_MEMORY: Final = 78
 """As the worker exits when it holds more memory than it may."""
 
@@ -239,7 +239,7 @@ class EngineProcess(asyncio.Protocol):
     async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-P", "-m", MODULE, "--fd", str(theirs.fileno())]
+            command = [sys.executable, "-P", str(PROGRAM), "--fd", str(theirs.fileno())]
             command += ["--parent", str(os.getpid()), "--model", self.load.gguf]
             try:
                 # From the loop's own thread: the kernel ends the process when the thread that made it ends.

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from mainstay.models.engine.memory import resident_bytes
-from mainstay.models.engine.process import MODULE
+from mainstay.models.engine.process import PROGRAM
+
+_PROGRAM: Final = "/".join(("", *PROGRAM.parts[-4:])).encode()
+"""`/mainstay/models/engine/boot.py`, wherever it is installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ def _engine(folder: Path) -> RunningEngine | None:
         words = (folder / "cmdline").read_bytes().split(b"\0")
     except OSError:  # it has ended, or is another user's
         return None
-    if MODULE.encode() not in words or b"--model" not in words:
+    if b"--model" not in words or not any(word.endswith(_PROGRAM) for word in words):
         return None
     at = words.index(b"--model") + 1
     pid = int(folder.name)

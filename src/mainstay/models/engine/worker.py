@@ -1,8 +1,8 @@
 """The engine's process: loads one model, answers the calls that come over the socket it was given.
 
-    python -P -m mainstay.models.engine.worker --fd 7 --parent 4711 --model smollm2.gguf
+    python -P …/mainstay/models/engine/boot.py --fd 7 --parent 4711 --model smollm2.gguf
 
-It is started by `EngineProcess` and by nothing else. Whatever befalls the engine here, a crash, the kernel's
+It is started by `EngineProcess`, through `boot`, and by nothing else. Whatever befalls the engine here, a crash, the kernel's
 out-of-memory killer, takes this process and not the gateway. It ends when the socket does, when its parent does,
 and when it holds more memory than it may. The generations run in threads, as many as the engine has slots.
 """
@@ -229,7 +229,3 @@ def main() -> NoReturn:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     Worker(socket.socket(fileno=given.fd), given.parent).run()
-
-
-if __name__ == "__main__":
-    main()
