@@ -120,6 +120,8 @@ class Plan:
             if step.prepared is not None:
                 fired = step.fired(look)
                 hits = step.prepared.find(look.clean.text, look.seen, fired) if fired else []
+                if not hits:
+                    return []
             elif step.check is None:
                 raise LookupError(f"no guard check is called {rule.check!r}")  # noqa: TRY301 - recorded below
             elif step.check.order == 0:  # the check for hidden characters must see them

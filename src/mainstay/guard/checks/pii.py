@@ -304,9 +304,11 @@ class PreparedPii:
 def _hits(found: Iterable[tuple[_Shape, Iterator[re.Match[str]]]], text: str, allowed: _Allowed) -> list[Hit]:
     hits: list[Hit] = []
     for shape, matches in found:
+        new = list(_valid(shape, matches, text))
+        if not new:
+            continue
         starts, reach = [h.start for h in hits], list(accumulate((h.end for h in hits), max))
-        valid = (h for h in _valid(shape, matches, text) if not _covered(h, starts, reach))
-        hits += [h for h in valid if not allowed(text[h.start : h.end])]
+        hits += [h for h in new if not _covered(h, starts, reach) and not allowed(text[h.start : h.end])]
         hits.sort(key=lambda h: h.start)
     return hits
 
