@@ -16,6 +16,7 @@ import jsonschema
 import psutil
 import pytest
 import pytest_asyncio
+import uvloop
 
 from mainstay.models import ChatCall, ChatMessage, Delta, EngineFailed, EngineSettings, ProviderBadRequest
 from mainstay.models.engine import Engines, LocalModel, running_engines
@@ -205,6 +206,26 @@ async def test_a_file_that_cannot_be_loaded_says_why(tmp_path: Path, content: by
 
     assert caught.value.fix
     assert running_engines() == () or path not in {running.gguf for running in running_engines()}
+
+
+async def test_the_engine_runs_on_the_loop_of_a_server_too(gguf: Path) -> None:
+    """The server's loop is uvloop's, in a thread of its own."""
+    engine = LlamaCpp(gguf, EngineSettings(threads=1, slots=1, context_tokens=512))
+
+    async def use() -> str:
+        first = text(await ask(engine, call()))
+        os.kill(pid(engine), signal.SIGKILL)
+        with pytest.raises(EngineFailed):
+            await ask(engine, call())
+        assert text(await ask(engine, call())) == first
+        await engine.close()
+        return first
+
+    def serve() -> str:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(use())
+
+    assert await asyncio.to_thread(serve)
 
 
 # --- several models --------------------------------------------------------------------------------------------

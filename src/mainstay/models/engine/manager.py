@@ -26,7 +26,7 @@ from mainstay.models.types import EngineSettings
 
 log = logging.getLogger(__name__)
 
-PROCESS_BYTES: Final = 160 << 20
+PROCESS_BYTES: Final = 136 << 20
 """Interpreter, library, compute buffers and the prompt cache, beyond weights and attention cache; measured."""
 
 _PATIENCE: Final = 2

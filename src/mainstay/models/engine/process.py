@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 import msgspec
 
@@ -39,6 +39,7 @@ EXIT_MEMORY: Final = 78
 
 _CREDIT_STEP: Final = WINDOW // 4
 _LOG_TAIL_BYTES: Final = 2000
+_LOAD_S_MAX: Final = 600.0
 _UNLOAD_GRACE_S: Final = 30.0
 _KEPT_VARIABLES: Final = frozenset(
     {
@@ -128,7 +129,11 @@ class EngineProcess(asyncio.Protocol):
         await self._spawn()
         try:
             self.send(message(Kind.LOAD, load))
-            self.ready = await self._loaded
+            async with asyncio.timeout(_LOAD_S_MAX):
+                self.ready = await self._loaded
+        except TimeoutError as error:
+            await self.kill()
+            raise _not_loaded(load, f"It took longer than {_LOAD_S_MAX:g} s.") from error
         except BaseException:
             await asyncio.shield(asyncio.ensure_future(self.kill()))
             raise
@@ -203,12 +208,12 @@ class EngineProcess(asyncio.Protocol):
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             self._process.wait()
+        self._log.close()
 
     # --- asyncio.Protocol --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are none by class
 
     def data_received(self, data: bytes) -> None:
         try:
