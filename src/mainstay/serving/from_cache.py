@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mainstay.models.types import Choice, Delta, ToolCallDelta
@@ -29,9 +29,10 @@ def replayed(run: Run, cached: Cached) -> Final:
     )
 
 
-def as_deltas(final: Final) -> Iterator[Delta]:
-    for index, choice in enumerate(final.choices):
-        yield from _choice_deltas(index, choice, final.response_model)
+def choice_deltas(choices: Sequence[Choice], model: str | None) -> Iterator[Delta]:
+    """A whole answer as a stream of a few large pieces."""
+    for index, choice in enumerate(choices):
+        yield from _choice_deltas(index, choice, model)
 
 
 def _choice_deltas(index: int, choice: Choice, model: str | None) -> Iterator[Delta]:

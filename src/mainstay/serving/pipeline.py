@@ -22,7 +22,7 @@ from mainstay.serving.apps import app_answer, app_limits, refuse_for_app
 from mainstay.serving.cache import TTL_S, Cached, cache_key
 from mainstay.serving.deps import Deps
 from mainstay.serving.errors import ModelNotAllowed, ModelNotFound
-from mainstay.serving.from_cache import as_deltas, replayed
+from mainstay.serving.from_cache import choice_deltas, replayed
 from mainstay.serving.input_rail import guard_input
 from mainstay.serving.plain import plain_answer
 from mainstay.serving.routing.sticky import sticky_key
@@ -174,7 +174,7 @@ async def _again(run: Run, cached: Cached) -> AsyncGenerator[Delta, None]:
     run.cache_age_s = (run.deps.clock() - cached.stored_at_us) / 1e6
     if not run.request.stream:
         return
-    for delta in as_deltas(cached.final):
+    for delta in choice_deltas(cached.final.choices, cached.final.response_model):
         yield delta
 
 

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from mainstay.models.types import Delta
+from mainstay.serving.from_cache import choice_deltas
 from mainstay.serving.output_rail import guard_stream, guard_whole
 from mainstay.serving.preparing import dropped_fields, preparer
 from mainstay.serving.routing.types import Plan
@@ -25,6 +26,9 @@ async def plain_answer(run: Run) -> AsyncGenerator[Delta, None]:
         await emulation.answer(run, plan)
         if run.policy is not None and guarded:
             await guard_whole(run, run.policy)
+        if run.request.stream:
+            for delta in choice_deltas(run.choices(), run.meter.model):
+                yield delta
     elif not run.request.stream:
         await _whole(run, plan)
         if run.policy is not None and guarded:
