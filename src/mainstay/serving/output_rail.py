@@ -47,7 +47,10 @@ def _checked(run: Run, policy: Policy, choice: Choice) -> Choice:
         ToolCall(call.id, call.name, arguments)
         for call, arguments in zip(choice.tool_calls, said[2:], strict=True)
     )
-    return replace(choice, text=said[0], reasoning=said[1], tool_calls=calls, logprobs=())
+    # A block of thinking says again what was masked in the reasoning, and its signature is of those very words.
+    masked = said[1] != choice.reasoning
+    thinking = tuple(t for t in choice.thinking if not masked or not t.text)
+    return replace(choice, text=said[0], reasoning=said[1], tool_calls=calls, thinking=thinking, logprobs=())
 
 
 async def guard_stream(
@@ -82,6 +85,12 @@ class OutputRails:
         self._texts: dict[tuple[int, str], StreamGuard] = {}
         self._calls: dict[tuple[int, int], list[ToolCallDelta]] = {}
         self._own: list[Finding] = []
+        self._model: str | None = None
+        """What a delta called it of which nothing was shown: the next one says so."""
+        self._numbered = run.request.surface == "messages"
+        """Whether events of the stream tell which block they belong to, so that none can pass by those held back."""
+        self._behind = False
+        """Whether anything was held back or changed so far."""
         self.blocked = False
 
     @property
@@ -90,32 +99,61 @@ class OutputRails:
 
     def feed(self, delta: Delta) -> Iterator[Delta]:
         """What may be shown now of this delta and of what was held before it."""
-        ends = delta.finish_reason is not None
-        text = self._passed(delta.index, "text", delta.text, ends)
-        reasoning = self._passed(delta.index, "reasoning", delta.reasoning, ends)
-        calls = self._passed_calls(delta, ends)
+        shown = self._judge(delta)
         if self.blocked:
             return
-        if text == delta.text and reasoning == delta.reasoning and calls == delta.tool_calls:
-            yield delta
+        if shown is not delta:
+            self._behind = True
+        elif self._behind and self._numbered and delta.raw is not None:
+            shown = replace(delta, raw=None)
+        if shown is not delta and not _says_something(shown):
+            self._model = shown.model or self._model
             return
-        shown = replace(
-            delta, text=text, reasoning=reasoning, tool_calls=calls, raw=None, thinking=None, logprobs=()
-        )
-        if text or reasoning or calls or ends or delta.refusal or delta.usage is not None:
-            yield shown
+        if self._model is not None:
+            shown, self._model = replace(shown, model=shown.model or self._model), None
+        yield shown
 
-    def _passed(self, index: int, what: str, piece: str, ends: bool) -> str:
+    def _judge(self, delta: Delta) -> Delta:
+        """The delta itself when all of it passes at once and nothing else does."""
+        ends, index = delta.finish_reason is not None, delta.index
+        # When another kind of content begins, the one before is whole.
+        reasoning_ends = ends or bool(delta.text or delta.tool_calls or delta.thinking is not None)
+        reasoning, masked = self._passed(index, "reasoning", delta.reasoning, reasoning_ends)
+        text, _ = self._passed(index, "text", delta.text, ends or bool(delta.tool_calls))
+        calls = self._passed_calls(delta, ends)
+        thinking = delta.thinking
+        if masked and thinking is not None and thinking.text:
+            thinking = None  # it says again what was masked, and its signature is of those very words
+        if (text, reasoning, calls, thinking) == (
+            delta.text,
+            delta.reasoning,
+            delta.tool_calls,
+            delta.thinking,
+        ):
+            return delta
+        return replace(
+            delta,
+            text=text,
+            reasoning=reasoning,
+            tool_calls=calls,
+            thinking=thinking,
+            raw=None,
+            logprobs=delta.logprobs if text == delta.text else (),
+        )
+
+    def _passed(self, index: int, what: str, piece: str, ends: bool) -> tuple[str, bool]:
+        """(what may be shown, whether anything of this text was masked)"""
         guarded = self._texts.get((index, what))
         if guarded is None:
             if not piece:
-                return ""
+                return "", False
             guarded = self._texts[(index, what)] = StreamGuard(self._guard, self._policy)
         shown = guarded.feed(piece) if piece else ""
         if ends:
             shown += guarded.finish()
+            self._own.extend(self._texts.pop((index, what)).findings)
         self.blocked = self.blocked or guarded.blocked
-        return shown
+        return shown, any(finding.action != "flag" for finding in guarded.findings)
 
     def _passed_calls(self, delta: Delta, ends: bool) -> tuple[ToolCallDelta, ...]:
         """Whole calls, once nothing more can come for them: a new call began, or the answer ended."""
@@ -136,3 +174,16 @@ class OutputRails:
         if verdict.text == arguments:
             return pieces
         return [replace(pieces[0], arguments=verdict.text)]
+
+
+def _says_something(delta: Delta) -> bool:
+    return bool(
+        delta.text
+        or delta.reasoning
+        or delta.tool_calls
+        or delta.refusal
+        or delta.logprobs
+        or delta.thinking is not None
+        or delta.finish_reason is not None
+        or delta.usage is not None
+    )
