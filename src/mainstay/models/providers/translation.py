@@ -27,7 +27,9 @@ _NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
 
 def refused(provider: str, field: str, why: str, fix: str | None = None) -> ProviderBadRequest:
     """The error for what a provider's wire format cannot say. `field` is the request's, e.g. `temperature`."""
-    return ProviderBadRequest(f"{field}: {provider} {why}.", provider=provider, fix=fix)
+    error = ProviderBadRequest(f"{field}: {provider} {why}.", provider=provider, fix=fix)
+    error.detail["param"] = field
+    return error
 
 
 def own_extra(

@@ -6,6 +6,7 @@ reaches a reader: JSON `null` means that the field was left out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
@@ -191,6 +192,29 @@ def spliced(raw: bytes, name: str, value: bytes) -> bytes:
 
 def extension(final: FinalAnswer) -> bytes:
     return orjson.dumps(final.extension())
+
+
+def renamed(said: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """An `error` object whose field is called as its own surface calls it, not as a chat request does.
+
+    Routing and providers know the normal form alone: its messages are numbered otherwise than the client's items,
+    so what they say of one of them names the whole conversation.
+    """
+    field = said.get("param")
+    if not isinstance(field, str):
+        return dict(said)
+    head, rest = _HEAD.fullmatch(field).groups()  # type: ignore[union-attr]  # it matches every text
+    if head == "messages" and "provider" not in (said.get("mainstay") or {}) and "messages" not in names:
+        return dict(said)
+    rest = "" if head == "messages" else rest.replace(".function", "")
+    name = names.get(head, head) + rest
+    message: str = said["message"]
+    if message.startswith(f"{field}:"):
+        message = name + message.removeprefix(field)
+    return {**said, "param": name, "message": message.replace(repr(field), repr(name))}
+
+
+_HEAD: Final = re.compile(r"([^.\[]*)(.*)", re.DOTALL)
 
 
 def data_frame(payload: bytes) -> bytes:

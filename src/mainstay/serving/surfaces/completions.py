@@ -89,7 +89,7 @@ class CompletionsSurface:
         return CompletionsStream(request, ids)
 
     def error_body(self, reply: ErrorReply) -> dict[str, Any]:
-        return reply.body
+        return {"error": common.renamed(reply.body["error"], {"messages": "prompt"})}
 
 
 class CompletionsStream:

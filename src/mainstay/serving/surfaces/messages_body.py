@@ -10,8 +10,18 @@ import orjson
 
 from mainstay.models.types import Choice, Thinking, ToolCall, Usage
 from mainstay.serving.errors import ErrorReply
+from mainstay.serving.surfaces.common import renamed
 
 _STOPS: Final = {"stop": "end_turn", "length": "max_tokens", "content_filter": "refusal"}
+_FIELDS: Final = {
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "reasoning": "thinking",
+    "reasoning_effort": "thinking",
+    "response_format": "output_config.format",
+    "stop": "stop_sequences",
+    "user": "metadata.user_id",
+}
+"""What this API calls fields of the normal form that a refusal may name."""
 _ERROR_TYPES: Final[Mapping[int, str]] = {
     401: "authentication_error",
     402: "billing_error",
@@ -107,7 +117,7 @@ def tool_input(arguments: str) -> Any:
 
 def error_body(reply: ErrorReply, request_id: str | None = None) -> dict[str, Any]:
     """Anthropic's error form; the code, the field and what helps to mend it are in `mainstay`."""
-    said = reply.body["error"]
+    said = renamed(reply.body["error"], _FIELDS)
     more = said.get("mainstay") or {}
     kind = _ERROR_TYPES.get(reply.status, "invalid_request_error" if reply.status < 500 else "api_error")
     return {

@@ -17,6 +17,7 @@ import orjson
 
 from mainstay.models.types import Choice, Delta, Usage
 from mainstay.serving.errors import ErrorReply
+from mainstay.serving.surfaces.common import renamed
 from mainstay.serving.surfaces.responses_items import Event
 from mainstay.serving.surfaces.responses_output import Output
 from mainstay.serving.surfaces.responses_request import read_request
@@ -26,6 +27,14 @@ from mainstay.serving.types import ChatRequest, Final, Started, SurfaceName
 HIDDEN_REASONING: Literal["reasoning.encrypted_content"] = "reasoning.encrypted_content"
 """The value of `include` that asks for hidden reasoning."""
 
+_FIELDS = {
+    "logprobs": "top_logprobs",
+    "max_tokens": "max_output_tokens",
+    "messages": "input",
+    "reasoning_effort": "reasoning.effort",
+    "response_format": "text.format",
+}
+"""What this API calls fields of the normal form that a refusal may name."""
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -53,7 +62,7 @@ class ResponsesSurface:
         return ResponsesStream(request, ids)
 
     def error_body(self, reply: ErrorReply) -> dict[str, Any]:
-        return reply.body
+        return {"error": renamed(reply.body["error"], _FIELDS)}
 
 
 class ResponsesStream:
