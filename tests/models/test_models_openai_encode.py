@@ -162,7 +162,7 @@ def test_media_are_written_as_parts_in_order():
     ],
 )
 def test_what_the_wire_cannot_say_is_refused_with_its_place(message):
-    with pytest.raises(ProviderBadRequest, match=r"messages\.0\.content\.0: vendor takes"):
+    with pytest.raises(ProviderBadRequest, match=r"messages\[0\]\.content\[0\]: vendor takes"):
         messages(message)
 
 

@@ -14,7 +14,7 @@ import orjson
 from mainstay.core.errors import ConfigError, did_you_mean
 from mainstay.core.secret import Secret
 from mainstay.models.errors import ProviderBadRequest
-from mainstay.models.providers.translation import inline_data
+from mainstay.models.providers.translation import inline_data, refused
 from mainstay.models.types import (
     ChatCall,
     ChatMessage,
@@ -111,6 +111,10 @@ class Encoder:
             body[self._dialect.seed_field] = body.pop("seed")
         if not self._dialect.developer_role:
             body["messages"] = [_as_system(message) for message in body.get("messages") or ()]
+        if not self._dialect.cache_control and _has_marks(call):
+            for name in ("messages", "tools"):
+                if name in body:
+                    body[name] = _without_marks(body[name])
         return body
 
     def _built(self, call: ChatCall) -> dict[str, Any]:
@@ -155,7 +159,7 @@ class Encoder:
         if not message.parts:
             return f"Error: {message.content}" if message.is_error else message.content
         parts = [
-            self._part(part, message, f"messages.{at}.content.{n}") for n, part in enumerate(message.parts)
+            self._part(part, message, f"messages[{at}].content[{n}]") for n, part in enumerate(message.parts)
         ]
         return [{"type": "text", "text": "Error:"}, *parts] if message.is_error else parts
 
@@ -197,13 +201,34 @@ class Encoder:
         return {"type": "file", "file": {"filename": part.name or "file.pdf", "file_data": url}}
 
     def _cannot(self, field: str, what: str) -> ProviderBadRequest:
-        return ProviderBadRequest(f"{field}: {self._provider} {what}.", provider=self._provider)
+        return refused(self._provider, field, what)
 
 
 def _as_system(message: Any) -> Any:
     if isinstance(message, dict) and message.get("role") == "developer":
         return {**message, "role": "system"}
     return message
+
+
+def _has_marks(call: ChatCall) -> bool:
+    return any(
+        message.cache is not None or any(part.cache is not None for part in message.parts)
+        for message in call.messages
+    ) or any(tool.cache is not None for tool in call.tools)
+
+
+def _without_marks(value: Any) -> Any:
+    """Messages or tools without `cache_control`, which servers that do not know it refuse."""
+    if isinstance(value, list):
+        return [_without_marks(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    inner = ("content", "function")
+    return {
+        name: _without_marks(item) if name in inner else item
+        for name, item in value.items()
+        if name != "cache_control"
+    }
 
 
 def _sampling(call: ChatCall) -> dict[str, Any]:
