@@ -206,12 +206,14 @@ class Gateway:
         except Exception as error:  # boundary: after the first event an error is told in the stream
             if not writer.started:
                 raise
-            # No terminal event follows: a cut answer must not look complete.
+            # Neither a terminal event nor the end of the body follows, so the server drops the connection: a cut
+            # answer must not look complete, not even to a client that knows no error events.
             reply = reply_to(error, exchange.trace_id, exchange.request_id)
             await writer.write(renderer.error(reply))
+        else:
+            await writer.close()
         finally:
             writer.stop()
-        await writer.close()
 
     async def _rendered(self, exchange: Exchange, surface: Surface, call: Call, final: Final) -> bytes:
         if surface.name == "responses" and self._responses is not None:
