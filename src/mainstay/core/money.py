@@ -26,8 +26,9 @@ def nusd_from_usd(usd: str | Decimal | int) -> int:
 
 def usd_text(nusd: int) -> str:
     """Exact dollars for machines, without exponent or trailing zeros: `0.0000021`."""
-    text = f"{Decimal(nusd) / NUSD_PER_USD:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    whole, part = divmod(abs(nusd), NUSD_PER_USD)
+    sign = "-" if nusd < 0 else ""
+    return f"{sign}{whole}.{part:09d}".rstrip("0") if part else f"{sign}{whole}"
 
 
 def show_usd(nusd: int | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
 import os
 import secrets
@@ -52,7 +51,7 @@ def random_token(prefix: str) -> str:
 
 def keyed_hash(master: bytes, value: str) -> str:
     """HMAC-SHA-256 in hex: how tokens are stored, so that a stolen database opens nothing."""
-    return hmac.new(master, value.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(master, value.encode(), "sha256").hex()
 
 
 def load_or_create_master_key(path: Path) -> bytes:

@@ -66,8 +66,9 @@ def _sampling_needs(call: ChatCall) -> set[Capability]:
         "n": call.n > 1,
         "seed": call.seed is not None,
         "stop": bool(call.stop),
-        "temperature": call.temperature is not None,
-        "top_p": call.top_p is not None,
+        # What every model does unless told otherwise is no need: many clients always say it.
+        "temperature": call.temperature not in (None, 1),
+        "top_p": call.top_p not in (None, 1),
         "top_k": call.top_k is not None,
         "penalties": bool(call.frequency_penalty or call.presence_penalty),
         "logit_bias": bool(call.logit_bias),

@@ -27,15 +27,32 @@ class Need:
     """What a call needs of one target at most: input and output tokens, and their price there.
 
     `output_tokens` are those of one choice; `choices` multiplies them. Amounts are None for an unknown price.
+    `cache_writes`: whether the call may write the provider's prompt cache.
     """
 
-    __slots__ = ("choices", "input_tokens", "least_nusd", "output_tokens", "price", "worst_nusd")
+    __slots__ = (
+        "cache_writes",
+        "choices",
+        "input_tokens",
+        "least_nusd",
+        "output_tokens",
+        "price",
+        "worst_nusd",
+    )
 
-    def __init__(self, input_tokens: int, output_tokens: int, choices: int, price: Price | None) -> None:
+    def __init__(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        choices: int,
+        price: Price | None,
+        cache_writes: bool = True,
+    ) -> None:
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
         self.choices = choices
         self.price = price
+        self.cache_writes = cache_writes
         self.worst_nusd = self._worst(output_tokens)
         self.least_nusd = self._worst(min(output_tokens, LEAST_OUTPUT_TOKENS))
 
@@ -46,7 +63,8 @@ class Need:
     def _worst(self, output_tokens: int) -> int | None:
         if self.price is None:
             return None
-        return worst_case_nusd(self.input_tokens, output_tokens * self.choices, self.price)
+        written = output_tokens * self.choices
+        return worst_case_nusd(self.input_tokens, written, self.price, cache_writes=self.cache_writes)
 
     def fitting(self, granted_nusd: int) -> int | None:
         """As `affordable`; None when not even one token fits."""
@@ -74,7 +92,15 @@ def need_of(call: ChatCall, target: Target) -> Need:
     tokens = call_token_ceiling(call)
     if call.extra:  # passed through as it is, whatever it makes the provider read
         tokens += len(orjson.dumps(dict(call.extra)))
-    return Need(tokens, output, call.n, target.price)
+    return Need(tokens, output, call.n, target.price, asks_for_cache(call))
+
+
+def asks_for_cache(call: ChatCall) -> bool:
+    """Whether a provider may be told to write its prompt cache, which costs more than reading the prompt."""
+    if call.source_format != "openai.chat":
+        return True  # another format's body, passed on as it is, may ask for it anywhere
+    marked = any(m.cache is not None or any(p.cache is not None for p in m.parts) for m in call.messages)
+    return marked or any(tool.cache is not None for tool in call.tools)
 
 
 def asked_tokens(call: ChatCall, target: Target) -> int | None:

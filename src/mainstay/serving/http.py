@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import TracebackType
 from typing import Any
 
 import orjson
@@ -176,50 +176,46 @@ class EventWriter:
             task.exception()  # a client that is gone is noticed by the next frame
 
 
-@contextlib.asynccontextmanager
-async def while_connected(
-    receive: Receive, after_s: float = WATCH_AFTER_S
-) -> AsyncIterator[Callable[[], None]]:
+class while_connected:
     """Cancel the block when the client leaves; then ClientLeft is raised in its place.
 
     Enter it after the body was read: whatever `receive` brings then is the disconnect. The watch begins a
-    moment later, as most of what ends sooner needs none. Yields a way to end the block as if the client had left.
+    moment later, as most of what ends sooner needs none. Gives a way to end the block as if the client had left.
     """
-    loop, work = asyncio.get_running_loop(), asyncio.current_task()
-    assert work is not None
-    watch = _Watch(receive, work)
-    alarm = loop.call_later(after_s, watch.begin)
-    try:
-        yield watch.leave
-    except asyncio.CancelledError:
-        if not watch.left or work.uncancel() > 0:
-            raise
-        raise ClientLeft from None
-    finally:
-        alarm.cancel()
-        watch.end()
 
+    __slots__ = ("_after_s", "_alarm", "_left", "_receive", "_watch", "_work")
 
-class _Watch:
-    def __init__(self, receive: Receive, work: asyncio.Task[Any]) -> None:
+    def __init__(self, receive: Receive, after_s: float = WATCH_AFTER_S) -> None:
         self._receive = receive
+        self._after_s = after_s
+        self._left = False
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Callable[[], None]:
+        work = asyncio.current_task()
+        assert work is not None
         self._work = work
-        self._task: asyncio.Task[None] | None = None
-        self.left = False
+        self._alarm = asyncio.get_running_loop().call_later(self._after_s, self._begin)
+        return self._leave
 
-    def begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._alarm.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._left and isinstance(error, asyncio.CancelledError) and self._work.uncancel() == 0:
+            raise ClientLeft from None
 
-    async def _run(self) -> None:
+    def _begin(self) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._look())
+
+    async def _look(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.leave()
+        self._leave()
 
-    def leave(self) -> None:
-        if not self.left and not self._work.done():
-            self.left = True
+    def _leave(self) -> None:
+        if not self._left and not self._work.done():
+            self._left = True
             self._work.cancel()
-
-    def end(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
