@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,11 +15,11 @@ from types import TracebackType
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
-import uvicorn
 import uvloop
 
-from mainstay.app import build_app, build_control_app
+from mainstay.app import build_app, build_control_alone
 from mainstay.cli.context import actor, project_here
+from mainstay.cli.draining import DrainingServer, server_config
 from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say
 from mainstay.cli.project import Bar, render_published, warn_of_models
 from mainstay.core.config import Settings, load_settings
@@ -42,7 +42,8 @@ from mainstay.services import (
     withdraw_server,
 )
 
-STOP_TIMEOUT_S = 30
+STOP_AFTER_DRAIN_S = 30
+"""Beyond drain_s: for engines to be let go of."""
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,10 @@ class RunningServer:
             self.services = build_services(self.settings, self.project, role=self.role)
             undo.callback(close_services, self.services)
             self.key = local_key(self.services)
-            self._server = uvicorn.Server(uvicorn_config(self.services, self.role))
+            app = build_app(self.services) if self.role == "all" else build_control_alone(self.services)
+            self._server = DrainingServer(
+                server_config(app, self.settings), self.services.gateway.shutdown, self.settings.drain_s
+            )
             self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
             self._loop = self._runner.get_loop()
             self._thread.start()
@@ -106,9 +110,12 @@ class RunningServer:
         """Requests under way end, models are let go of in their loop, then the loop ends. Services outlive it."""
         for warming in self._warming:
             warming.cancel()
-        self._server.should_exit = True
-        if not self._ended.wait(STOP_TIMEOUT_S):
-            log.error("The server did not stop within %d s; it is left behind.", STOP_TIMEOUT_S)
+        self._server.end()
+        within_s = self.settings.drain_s + STOP_AFTER_DRAIN_S
+        with told_again(self._server.cut):
+            ended = self._ended.wait(within_s)
+        if not ended:
+            log.error("The server did not stop within %d s; it is left behind.", within_s)
 
     def _wait_until_up(self) -> str:
         while not self._server.started:
@@ -151,6 +158,21 @@ class RunningServer:
 
 
 @contextmanager
+def told_again(hurry: Callable[[], None]) -> Iterator[None]:
+    """Within the block SIGTERM and Ctrl-C call `hurry`, and interrupt nothing: the end has begun."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda *_: hurry()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def until_told_to_end() -> Iterator[None]:
     """SIGTERM and Ctrl-C leave the block, and all is well: that is how a server ends."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -160,22 +182,6 @@ def until_told_to_end() -> Iterator[None]:
         pass
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def uvicorn_config(services: Services, role: Role = "all") -> uvicorn.Config:
-    settings = services.settings
-    return uvicorn.Config(
-        build_app(services) if role == "all" else build_control_app(services),
-        host=settings.host,
-        port=settings.port,
-        http="httptools",
-        lifespan="on",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=settings.drain_s,
-        h11_max_incomplete_event_size=None,
-    )
 
 
 def up(

@@ -116,6 +116,10 @@ class Catalog:
         """Every name that is sure to resolve now: routes, local models, configured and listed ones."""
         return [self._info(name, note) for name, note in self._named()]
 
+    def route_targets(self) -> frozenset[str]:
+        """The model names that routes of the project file go to."""
+        return frozenset(target.model for route in self._config.routes.values() for target in route.targets)
+
     async def warm_up(self, name: str) -> None:
         """Load the engines behind `name`; nothing to do for models elsewhere."""
         for target in self.route(name).targets:

@@ -17,6 +17,7 @@ from mainstay.observe.tallies import Buckets, RequestTallies
 DURATION_BUCKETS_S = tuple(0.01 * 2**n for n in range(14))
 TTFT_BUCKETS_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 TOKEN_BUCKETS = tuple(4**n for n in range(14))
+OTHER = "other"
 
 
 class Metrics:
@@ -24,11 +25,11 @@ class Metrics:
 
     content_type = CONTENT_TYPE_LATEST
 
-    OTHER = "other"
-
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self._requests = RequestTallies(Buckets(DURATION_BUCKETS_S, TTFT_BUCKETS_S, TOKEN_BUCKETS))
+        self._knows_model: Callable[[str], bool] | None = None
+        buckets = Buckets(DURATION_BUCKETS_S, TTFT_BUCKETS_S, TOKEN_BUCKETS)
+        self._requests = RequestTallies(buckets, self.model_label)
         registry.register(self._requests)
         self._saved_usd = Counter(
             "mainstay_cache_saved_usd",
@@ -78,6 +79,15 @@ class Metrics:
         self._requests.observe(
             call, status, duration_s, ttft_s, input_tokens, output_tokens, cost_nusd, cache
         )
+
+    def know_models(self, knows: Callable[[str], bool]) -> None:
+        """Which model names get series of their own; without it, every name does."""
+        self._knows_model = knows
+
+    def model_label(self, model: str) -> str:
+        """The name, or `other` for one that is not known."""
+        known = self._knows_model is None or not model or self._knows_model(model)
+        return model if known else OTHER
 
     def observe_saving(self, *, app: str | None, saved_nusd: int) -> None:
         """An answer came from the cache and not from a model."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -75,10 +75,11 @@ class Buckets:
 
 
 class RequestTallies(Collector):
-    """All of them. `observe` is safe from any thread."""
+    """All of them. `observe` is safe from any thread. `label` may put another name in a model's place."""
 
-    def __init__(self, buckets: Buckets) -> None:
+    def __init__(self, buckets: Buckets, label: Callable[[str], str] = str) -> None:
         self._buckets = buckets
+        self._label = label
         self._lock = threading.Lock()
         self._calls: dict[Labels, CallTally] = {}
 
@@ -96,7 +97,7 @@ class RequestTallies(Collector):
         with self._lock:
             tally = self._calls.get(call)
             if tally is None:
-                tally = self._calls[call] = CallTally(self._buckets)
+                tally = self._new(call)
             outcome = tally.outcomes.get(status)
             if outcome is None:
                 outcome = tally.outcomes[status] = Histogram(self._buckets.duration_s)
@@ -113,6 +114,11 @@ class RequestTallies(Collector):
                 tally.cost_nusd += cost_nusd
             if cache is not None:
                 tally.cached[cache] = tally.cached.get(cache, 0) + 1
+
+    def _new(self, call: Labels) -> CallTally:
+        """Kept by its label alone: there is no end of the names that callers may send."""
+        app, release, model = call
+        return self._calls.setdefault((app, release, self._label(model)), CallTally(self._buckets))
 
     def collect(self) -> Iterator[Metric]:
         with self._lock:

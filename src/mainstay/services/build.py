@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 from mainstay.core.config import Settings
 from mainstay.core.content import BlobStore
 from mainstay.core.database import read_change_counter
+from mainstay.core.errors import Conflict
 from mainstay.core.yamlfile import load_yaml
 from mainstay.delivery import Delivery, Project
 from mainstay.evaluate import EvalStore
 from mainstay.govern import ApiKey, LimitScope, app_scope, scopes_of
-from mainstay.guard import Guard, Policy, default_policy, load_policy
+from mainstay.guard import Guard, Policy
 from mainstay.knowledge import Library
 from mainstay.models import Catalog, EngineSettings, read_models_config
 from mainstay.observe import Drain, Metrics, OtlpExporter, Recorder, Spool, TraceStore
 from mainstay.retrieval import Embedder, ExtractiveSelector, GroundingScorer, Indexes, MiniLmEmbedder
-from mainstay.services.container import Services
-from mainstay.services.project_watch import ProjectWatch
+from mainstay.services.container import Role, Services
+from mainstay.services.gauges import Gauges, KnownNames
+from mainstay.services.project_watch import FileWatch, PlainPolicy, PolicyWatch, ProjectWatch
 from mainstay.services.stores import Stores, open_stores
 from mainstay.serving import (
     Deps,
@@ -32,6 +34,7 @@ from mainstay.serving import (
     Gateway,
     Journal,
     Limiter,
+    LimitsElsewhere,
     MemoryLimiter,
     Refresher,
     ResponsesService,
@@ -76,8 +79,8 @@ class LazyEmbedder:
 GATEWAY_WORKER = "MAINSTAY_GATEWAY_WORKER"
 """Environment variable that tells a gateway process which of several on one port it is."""
 
-Role = Literal["all", "gateway", "control"]
-"""What a serving process does: both planes, the data plane, or the control plane."""
+_OUTBOXES_MAX = 64
+"""How many processes of one name may share a data folder."""
 
 
 def build_services(
@@ -104,11 +107,10 @@ def build_services(
     refresher = Refresher(
         holder,
         lambda: read_change_counter(database),
-        lambda: serving_snapshot(stores, delivery, catalog, policy, read_change_counter(database)),
+        lambda: serving_snapshot(stores, delivery, catalog, plain.policy, read_change_counter(database)),
     )
-    policy = (
-        default_policy() if settings.plain_policy is None else load_policy(settings.plain_policy, "plain")
-    )
+    plain = PlainPolicy(settings.plain_policy)
+    metrics.know_models(KnownNames(holder, catalog))
     guard = Guard.load()
     deps = Deps(
         snapshots=holder,
@@ -130,8 +132,14 @@ def build_services(
         responses=ResponsesService(ResponseStore(database)),
         body_limit_bytes=settings.body_limit_mb << 20,
     )
+    watches: list[FileWatch] = []
+    if project is not None:
+        watches.append(ProjectWatch(project.path, catalog, refresher.rebuild))
+    if settings.plain_policy is not None:
+        watches.append(PolicyWatch(settings.plain_policy, plain, refresher.rebuild))
     services = Services(
         **vars(stores),
+        role=role,
         spool=spool,
         recorder=recorder,
         traces=traces,
@@ -148,7 +156,8 @@ def build_services(
         gateway=gateway,
         snapshots=holder,
         refresher=refresher,
-        project_watch=None if project is None else ProjectWatch(project.path, catalog, refresher.rebuild),
+        watches=tuple(watches),
+        gauges=Gauges(metrics, deps, gateway.shutdown),
     )
     if role is not None:
         refresher.refresh()
@@ -178,11 +187,25 @@ def _limiter(settings: Settings, role: Role | None) -> Limiter:
     """In memory and journalled by the process that answers, or shared through Redis when it is configured."""
     ledger = settings.data_dir / "ledger"
     if settings.redis_url is not None and role is not None:
-        from mainstay.serving.limits.redis import RedisLimiter
+        return _shared_limiter(settings.redis_url.reveal(), ledger, os.environ.get(GATEWAY_WORKER, role))
+    if role == "control":
+        return LimitsElsewhere()
+    return MemoryLimiter(None if role is None else Journal(ledger / "journal.jsonl"))
 
-        worker = os.environ.get(GATEWAY_WORKER, role)
-        return RedisLimiter(settings.redis_url.reveal(), outbox_path=ledger / f"outbox-{worker}.jsonl")
-    return MemoryLimiter(None if role in (None, "control") else Journal(ledger / "journal.jsonl"))
+
+def _shared_limiter(url: str, ledger: Path, name: str) -> Limiter:
+    """Its outbox has the same name whenever this process is started again, so that what waits there is told. A second
+    process of that name on this folder takes the next free one."""
+    from mainstay.serving.limits.redis import RedisLimiter
+
+    for turn in itertools.count(1):
+        path = ledger / (f"outbox-{name}.jsonl" if turn == 1 else f"outbox-{name}-{turn}.jsonl")
+        try:
+            return RedisLimiter(url, outbox_path=path)
+        except Conflict:
+            if turn == _OUTBOXES_MAX:
+                raise
+    raise AssertionError("counting has no end")
 
 
 def _catalog(settings: Settings, project: Project | None, embedder: Embedder) -> Catalog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mainstay.delivery import Delivery
 from mainstay.evaluate import EvalStore
@@ -11,9 +12,13 @@ from mainstay.knowledge import Library
 from mainstay.models import Catalog
 from mainstay.observe import Drain, Metrics, OtlpExporter, Recorder, Spool, TraceStore
 from mainstay.retrieval import Indexes
-from mainstay.services.project_watch import ProjectWatch
+from mainstay.services.gauges import Gauges
+from mainstay.services.project_watch import FileWatch
 from mainstay.services.stores import Stores
 from mainstay.serving import Deps, Gateway, Refresher, SnapshotHolder
+
+Role = Literal["all", "gateway", "control"]
+"""What a serving process does: both planes, the data plane, or the control plane."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,10 @@ class Services(Stores):
     """Everything a route, page or command may call. Layers stay behind their own public names.
 
     `deps` is what the gateway answers with; in-process callers hand it to `serving.answer` and `serving.ask`.
+    `role` is None in a command that serves nothing. `watches`: files that a serving process follows.
     """
+
+    role: Role | None
 
     spool: Spool
     recorder: Recorder
@@ -39,4 +47,5 @@ class Services(Stores):
     gateway: Gateway
     snapshots: SnapshotHolder
     refresher: Refresher
-    project_watch: ProjectWatch | None
+    watches: tuple[FileWatch, ...]
+    gauges: Gauges

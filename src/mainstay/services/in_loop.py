@@ -19,15 +19,19 @@ async def running(services: Services) -> AsyncIterator[None]:
     """Start what needs a running loop; at the end let go of it, after requests have ended."""
     prober = Prober(services.deps.dispatcher.router.breakers)
     prober.start()
-    watch = services.project_watch
-    watching = None if watch is None else asyncio.create_task(watch.run(), name="mainstay-project-watch")
+    services.deps.limiter.start()
+    watching = [
+        asyncio.create_task(watch.run(), name=f"mainstay-watch-{watch.path.name}")
+        for watch in services.watches
+    ]
     settle_memory()
     try:
         yield
     finally:
-        if watching is not None:
-            watching.cancel()
-            await asyncio.wait({watching})
+        for task in watching:
+            task.cancel()
+        if watching:
+            await asyncio.wait(watching)
         await prober.stop()
         await services.catalog.close()
         await services.deps.limiter.close()

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from mainstay.serving.errors import ErrorReply, reply_to
     from mainstay.serving.gateway import Gateway
     from mainstay.serving.grounding import RailGuard, SupportScorer, VersionText, is_refusal
-    from mainstay.serving.limits import Journal, MemoryLimiter, RedisLimiter
-    from mainstay.serving.limits.types import BudgetState, Hold, Limiter
+    from mainstay.serving.limits import Journal, LimitsElsewhere, MemoryLimiter, RedisLimiter
+    from mainstay.serving.limits.types import BudgetState, Hold, Limiter, LimiterFigures
     from mainstay.serving.pipeline import answer, ask
     from mainstay.serving.replaying import Replayed, recorded_answer, replay
     from mainstay.serving.responses import ResponsesService, ResponseStore
+    from mainstay.serving.routing.breakers import TargetView
     from mainstay.serving.routing.dispatch import Dispatcher
     from mainstay.serving.routing.policies import Router
     from mainstay.serving.routing.probing import Prober
+    from mainstay.serving.shutdown import Shutdown
     from mainstay.serving.snapshot import Refresher, ServingSnapshot, SnapshotHolder, build_snapshot, may_use
     from mainstay.serving.types import (
         Call,
@@ -46,14 +48,16 @@ _HOMES = {
     "errors": ("ErrorReply", "reply_to"),
     "gateway": ("Gateway",),
     "grounding": ("RailGuard", "SupportScorer", "VersionText", "is_refusal"),
-    "limits": ("Journal", "MemoryLimiter", "RedisLimiter"),
-    "limits.types": ("BudgetState", "Hold", "Limiter"),
+    "limits": ("Journal", "LimitsElsewhere", "MemoryLimiter", "RedisLimiter"),
+    "limits.types": ("BudgetState", "Hold", "Limiter", "LimiterFigures"),
     "pipeline": ("answer", "ask"),
     "replaying": ("Replayed", "recorded_answer", "replay"),
     "responses": ("ResponsesService", "ResponseStore"),
+    "routing.breakers": ("TargetView",),
     "routing.dispatch": ("Dispatcher",),
     "routing.policies": ("Router",),
     "routing.probing": ("Prober",),
+    "shutdown": ("Shutdown",),
     "snapshot": ("Refresher", "ServingSnapshot", "SnapshotHolder", "build_snapshot", "may_use"),
     "types": (
         "Call",
@@ -85,6 +89,8 @@ __all__ = [
     "Hold",
     "Journal",
     "Limiter",
+    "LimiterFigures",
+    "LimitsElsewhere",
     "MemoryLimiter",
     "Models",
     "Prober",
@@ -98,9 +104,11 @@ __all__ = [
     "Retriever",
     "Router",
     "ServingSnapshot",
+    "Shutdown",
     "SnapshotHolder",
     "Started",
     "SupportScorer",
+    "TargetView",
     "VersionText",
     "answer",
     "answered",

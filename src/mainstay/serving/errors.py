@@ -17,7 +17,8 @@
     ├── TokensLimited              429 rate_limit_exceeded        tokens per minute
     ├── TooManyAtOnce              429 rate_limit_exceeded        concurrent requests
     ├── Unavailable
-    │   └── BudgetStoreUnavailable 503 budget_store_unavailable   budgets cannot be kept now, so nothing is spent
+    │   ├── BudgetStoreUnavailable 503 budget_store_unavailable   budgets cannot be kept now, so nothing is spent
+    │   └── ShuttingDown           503 shutting_down              this process ends; another may answer
     ├── UpstreamFailed             502 upstream_failed
     └── DeadlineExceeded           504 deadline_exceeded
 
@@ -128,6 +129,18 @@ class BudgetStoreUnavailable(Unavailable):
 
     code = "budget_store_unavailable"
     retry_after_s = 1.0
+
+
+class ShuttingDown(Unavailable):
+    """This process is ending: it takes no new requests, or could not finish this one in time."""
+
+    code = "shutting_down"
+    retry_after_s = 1.0
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This gateway is shutting down.", fix="Send the request again; another process may answer it."
+        )
 
 
 class UpstreamFailed(MainstayError):

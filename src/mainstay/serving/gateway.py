@@ -26,7 +26,7 @@ from mainstay.retrieval.types import Embedder
 from mainstay.serving.deps import Deps
 from mainstay.serving.dry_run import dry_run
 from mainstay.serving.embeddings import embed
-from mainstay.serving.errors import reply_to
+from mainstay.serving.errors import ShuttingDown, reply_to
 from mainstay.serving.exchange import Exchange
 from mainstay.serving.http import (
     PING_AFTER_S,
@@ -46,6 +46,7 @@ from mainstay.serving.http import (
 from mainstay.serving.listing import listed_model, listed_models
 from mainstay.serving.pipeline import answer
 from mainstay.serving.responses import ResponsesService
+from mainstay.serving.shutdown import Shutdown
 from mainstay.serving.surfaces import SURFACES
 from mainstay.serving.surfaces.chat import ChatSurface
 from mainstay.serving.surfaces.responses import ResponsesStream
@@ -94,6 +95,7 @@ class Gateway:
         self._ping_after_s = ping_after_s
         self._stalled_after_s = stalled_after_s
         self._clock = clock
+        self.shutdown = Shutdown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -104,10 +106,11 @@ class Gateway:
         exchange = Exchange(scope, self._clock)
         surface = _PATHS.get(exchange.path)
         try:
-            if surface is not None:
-                await self._ask(exchange, surface, receive, send)
-            else:
-                await self._other(exchange, receive, send)
+            with self.shutdown.request():
+                if surface is not None:
+                    await self._ask(exchange, surface, receive, send)
+                else:
+                    await self._other(exchange, receive, send)
         except ClientLeft:
             return
         except (
@@ -117,7 +120,10 @@ class Gateway:
 
     async def _send_error(self, exchange: Exchange, surface: Surface, send: Send, error: Exception) -> None:
         reply = reply_to(error, exchange.trace_id, exchange.request_id)
-        await send_json(send, reply.status, surface.error_body(reply), exchange.error_headers(reply, error))
+        headers = exchange.error_headers(reply, error)
+        if isinstance(error, ShuttingDown):
+            headers.append((b"connection", b"close"))
+        await send_json(send, reply.status, surface.error_body(reply), headers)
 
     async def _ask(self, exchange: Exchange, surface: Surface, receive: Receive, send: Send) -> None:
         key, identity = self._identify(exchange.scope)
@@ -191,18 +197,19 @@ class Gateway:
         )
         head = b""
         try:
-            async with aclosing(answer(call, self._deps)) as events:
-                async for event in events:
-                    if isinstance(event, Delta):
-                        frames = head + renderer.delta(event)
-                        head = b""
-                        if frames:
-                            await writer.write(frames)
-                    elif isinstance(event, Started):
-                        exchange.started = event
-                        head = renderer.start(event)
-                    else:
-                        await writer.write(head + await self._end(renderer, call, event))
+            with self.shutdown.stream():
+                async with aclosing(answer(call, self._deps)) as events:
+                    async for event in events:
+                        if isinstance(event, Delta):
+                            frames = head + renderer.delta(event)
+                            head = b""
+                            if frames:
+                                await writer.write(frames)
+                        elif isinstance(event, Started):
+                            exchange.started = event
+                            head = renderer.start(event)
+                        else:
+                            await writer.write(head + await self._end(renderer, call, event))
         except Exception as error:  # boundary: after the first event an error is told in the stream
             if not writer.started:
                 raise

@@ -128,9 +128,12 @@ class SnapshotHolder:
     def __init__(self, snapshot: ServingSnapshot) -> None:
         self.current = snapshot
         self.failure: RefreshFailure | None = None
+        self.loaded = False
+        """Whether a snapshot has taken over from the one at the start."""
 
     def swap(self, snapshot: ServingSnapshot) -> None:
         self.current = snapshot
+        self.loaded = True
         self.failure = None
 
 

@@ -232,7 +232,8 @@ def _claim(path: Path) -> int:
         os.close(handle)
         raise Conflict(
             f"Another process keeps the budgets in {path.parent}.",
-            fix="Stop the other `mainstay` on this data folder, or give this one its own data_dir.",
+            fix="Stop the other `mainstay` on this data folder, or set redis_url (MAINSTAY_REDIS_URL) for both so that"
+            " they share their limits, or give this one its own data_dir.",
         ) from error
     return handle
 

@@ -23,7 +23,7 @@ from mainstay.serving.limits import rates, refusals, replay
 from mainstay.serving.limits.accounts import Account, AccountKey, ScopeState, budget_state, unlimited
 from mainstay.serving.limits.journal import Journal
 from mainstay.serving.limits.meters import MINUTE_US
-from mainstay.serving.limits.types import Ask, BudgetState, Hold
+from mainstay.serving.limits.types import Ask, BudgetState, Hold, LimiterFigures
 from mainstay.serving.limits.windows import WindowCache
 
 log = logging.getLogger(__name__)
@@ -167,6 +167,12 @@ class MemoryLimiter:
         """(spent, held) of every window in memory, those lately over included."""
         with self._lock:
             return {key: (account.spent, account.held) for key, account in self._accounts.items()}
+
+    def start(self) -> None:
+        """Nothing runs by itself here."""
+
+    def figures(self) -> LimiterFigures:
+        return LimiterFigures(len(self._open))
 
     async def close(self) -> None:
         if self._journal is not None:

@@ -41,7 +41,7 @@ from mainstay.serving.limits.accounts import budget_state, unlimited
 from mainstay.serving.limits.outbox import Outbox, Settlement
 from mainstay.serving.limits.redis_batches import Batches
 from mainstay.serving.limits.redis_store import Operation, RedisStore, Result
-from mainstay.serving.limits.types import Ask, BudgetState, Hold
+from mainstay.serving.limits.types import Ask, BudgetState, Hold, LimiterFigures
 from mainstay.serving.limits.windows import FOREVER_US, WindowCache
 from mainstay.serving.types import RateState
 
@@ -169,6 +169,9 @@ class RedisLimiter:
             self._beat_timer.cancel()
         await self._batches.close()
         self._outbox.close()
+
+    def figures(self) -> LimiterFigures:
+        return LimiterFigures(len(self._open), self.down, self.let_through, self.unsettled)
 
     @property
     def down(self) -> bool:
