@@ -7,6 +7,7 @@ connections and what their failures are called.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,8 @@ from mainstay.models.errors import (
 from mainstay.models.http import HttpBroken, HttpClient, HttpError, HttpResponse, HttpTimeout
 from mainstay.models.http.pooled import PooledHttpClient
 from mainstay.models.providers.registry import HttpProviderSettings
+
+log = logging.getLogger(__name__)
 
 ERROR_BYTES_MAX: Final = 64 << 10
 ANSWER_BYTES_MAX: Final = 64 << 20
@@ -149,8 +152,6 @@ class Upstream:
             return ProviderTimeout(f"{self.name} {what}.", provider=self.name)
         if begun or (isinstance(error, HttpBroken) and error.begun):
             return self.broken(f"broke off its answer ({error})")
-        return ProviderUnreachable(
-            f"{self.name} cannot be reached at {self.base_url} ({error}).",
-            provider=self.name,
-            fix="Check the base URL and that the server is up.",
-        )
+        # Callers need not know where our providers are: the address is for the log.
+        log.warning("%s cannot be reached at %s: %s", self.name, self.base_url, error)
+        return ProviderUnreachable(f"{self.name} cannot be reached ({error}).", provider=self.name)
