@@ -23,7 +23,7 @@ from mainstay.models.engine import Engines, LocalModel, running_engines
 from mainstay.models.engine.frames import WINDOW
 from mainstay.models.install import installed
 from mainstay.models.providers import LlamaCpp
-from mainstay.models.types import MediaPart, ResponseFormat, Tool, ToolCallDelta, ToolChoice
+from mainstay.models.types import MediaPart, ResponseFormat, Tool, ToolCall, ToolCallDelta, ToolChoice
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 
@@ -508,27 +508,34 @@ async def test_a_tool_that_must_be_called_is_called_with_arguments_of_its_schema
     assert none.tool_calls == ()
 
 
-async def test_a_conversation_with_tool_calls_goes_to_the_template(tool_gguf: Path) -> None:
-    from mainstay.models.types import ToolCall
-
+async def test_a_tool_that_the_model_chooses_to_call_streams(tool_gguf: Path) -> None:
     engine = LlamaCpp(tool_gguf, EngineSettings(threads=1, slots=1, context_tokens=1024))
-    chat = ChatCall(
-        "",
-        (
-            ChatMessage("user", "Weather in Rome?"),
-            ChatMessage("assistant", tool_calls=(ToolCall("c1", "get_weather", '{"city":"Rome","days":1}'),)),
-            ChatMessage("tool", "Sunny, 31 degrees", tool_call_id="c1"),
-        ),
-        max_tokens=4,
-        tools=TOOLS,
-    )
+    messages: list[ChatMessage] = []
+    for city, days in (("Rome", 1), ("Paris", 2), ("Rome", 3)):  # a model this small does as it sees done
+        made = ToolCall("c1", "get_weather", json.dumps({"city": city, "days": days}))
+        messages += [
+            ChatMessage("user", f"Weather in {city} for {days} days?"),
+            ChatMessage("assistant", tool_calls=(made,)),
+            ChatMessage("tool", "Sunny", tool_call_id="c1"),
+            ChatMessage("assistant", "Sunny."),
+        ]
+    messages.append(ChatMessage("user", "Weather in Paris for 4 days?"))
 
-    answer = await engine.complete(chat, 60.0)
+    deltas = await ask(engine, ChatCall("", tuple(messages), max_tokens=60, temperature=0.0, tools=TOOLS[:1]))
+    await engine.close()
+
+    pieces = [piece for delta in deltas for piece in delta.tool_calls]
+    assert [piece.name for piece in pieces if piece.name] == ["get_weather"]
+    assert len(pieces) > 3
+    assert json.loads("".join(piece.arguments for piece in pieces)) == {"city": "Paris", "days": 4}
+    assert [delta.finish_reason for delta in deltas if delta.finish_reason] == ["tool_calls"]
+    assert text(deltas) == ""
+
+
+async def test_a_choice_of_an_unknown_tool_or_of_tools_and_a_format_is_refused(tool_gguf: Path) -> None:
+    engine = LlamaCpp(tool_gguf, EngineSettings())
+
     with pytest.raises(ProviderBadRequest, match=r"^tool_choice: "):
         await ask(engine, call(tools=TOOLS, tool_choice=ToolChoice("tool", "nothing")))
     with pytest.raises(ProviderBadRequest, match=r"^response_format: "):
         await ask(engine, call(tools=TOOLS, response_format=ResponseFormat()))
-    await engine.close()
-
-    assert answer.usage is not None
-    assert answer.usage.input_tokens > 150

@@ -1,4 +1,4 @@
-"""The local engine with the real SmolLM2, in this process."""
+"""The local engine as a provider, with the real SmolLM2."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mainstay.models import (
     EngineFailed,
     EngineSettings,
     ModelsConfig,
+    ProviderBadRequest,
     ProviderTimeout,
     count_tokens,
 )
@@ -74,7 +75,7 @@ async def test_a_prompt_beyond_the_context_is_refused(engine):
 
 async def test_closing_the_generator_frees_its_slot(gguf):
     engine = LlamaCpp(gguf, EngineSettings(threads=1, slots=1, context_tokens=2048))
-    endless = call("Count to a million.", max_tokens=2000, extra={"logit_bias": {"2": -100}})
+    endless = call("Count to a million.", max_tokens=2000, logit_bias={"2": -100})
 
     async with aclosing(engine.stream(endless, 120.0)) as stream:
         await anext(stream)
@@ -130,9 +131,10 @@ async def test_a_file_that_is_no_model_is_an_engine_failure(tmp_path):
     await engine.close()
 
 
-async def test_fields_that_could_harm_the_engine_do_not_reach_it(engine):
-    deltas = await collect(
-        engine, call("Hello", max_tokens=2, extra={"grammar": "((", "id_slot": 99, "n": 50})
-    )
+@pytest.mark.parametrize("extra", [{"grammar": "(("}, {"id_slot": 99}], ids=str)
+async def test_fields_that_could_harm_the_engine_do_not_reach_it(engine, extra):
+    with pytest.raises(ProviderBadRequest, match=next(iter(extra))):
+        await collect(engine, call("Hello", max_tokens=2, extra=extra))
 
+    deltas = await collect(engine, call("Hello", max_tokens=2, extra={"min_p": 0.1, "user": "u1"}))
     assert deltas[-1].usage is not None

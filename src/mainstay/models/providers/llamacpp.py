@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -31,13 +31,13 @@ from mainstay.models.engine import (
 from mainstay.models.engine.frames import Counted
 from mainstay.models.errors import (
     EngineFailed,
-    ProviderBadRequest,
     ProviderRateLimited,
     ProviderTimeout,
 )
 from mainstay.models.providers.llamacpp_tools import ForcedCall
 from mainstay.models.providers.openai_encode import Dialect, Encoder
 from mainstay.models.providers.openai_wire import InBandError, MalformedEvent, decode_error, decode_events
+from mainstay.models.providers.translation import own_extra, refused
 from mainstay.models.types import (
     Capability,
     ChatCall,
@@ -249,7 +249,7 @@ class LlamaCpp:
 
     def _encode(self, call: ChatCall, forced: ForcedCall | None, lease: Lease) -> bytes:
         """The engine's request body."""
-        extra: dict[str, Any] = {name: value for name, value in call.extra.items() if name in _SAFE_EXTRAS}
+        extra = own_extra(call, self.name, None, _SAFE_EXTRAS)
         extra.update(cache_prompt=True, return_progress=True)
         if lease.process.load.adapters:
             extra["lora"] = [
@@ -272,21 +272,19 @@ class LlamaCpp:
 
     def _require_expressible(self, call: ChatCall) -> None:
         """Raises ProviderBadRequest naming the field that this model or the engine cannot do."""
+        own_extra(call, self.name, None, _SAFE_EXTRAS)
         if call.n > 1:
-            raise self._cannot("n", "makes one choice a call")
+            raise refused(self.name, "n", "makes one choice a call")
         tooled = call.tools or any(m.tool_calls or m.role == "tool" for m in call.messages)
         if tooled and "tools" not in self.supports:
-            raise self._cannot("tools", "has a model whose chat template takes no tools")
+            raise refused(self.name, "tools", "has a model whose chat template takes no tools")
         if call.tools and call.response_format is not None:
-            raise self._cannot(
-                "response_format", "cannot hold an answer to a format that may call tools, too"
+            raise refused(
+                self.name, "response_format", "cannot hold an answer to a format that may call tools, too"
             )
         for at, message in enumerate(call.messages):
             if any(isinstance(part, MediaPart) for part in message.parts):
-                raise self._cannot(f"messages.{at}.content", "takes text alone")
-
-    def _cannot(self, field: str, what: str) -> ProviderBadRequest:
-        return ProviderBadRequest(f"{field}: the local engine {what}.", provider=self.name)
+                raise refused(self.name, f"messages.{at}.content", "takes text alone")
 
 
 def _takes_tools(gguf: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from mainstay.core.ids import new_id
-from mainstay.models.errors import ProviderBadRequest
+from mainstay.models.providers.translation import refused
 from mainstay.models.types import ChatCall, Delta, ResponseFormat, Tool, ToolCallDelta, ToolChoice
 
 _CUT: Final = re.compile(r'\s*\{\s*"name"\s*:\s*"((?:[^"\\]|\\.)*)"\s*,\s*"arguments"\s*:\s*(.*)', re.DOTALL)
@@ -36,10 +36,8 @@ class ForcedCall:
             return None
         tools = tuple(tool for tool in call.tools if choice.mode == "required" or tool.name == choice.name)
         if not tools:
-            raise ProviderBadRequest(
-                f"tool_choice: no tool is called {choice.name!r}.",
-                provider="local",
-                fix="Name one of `tools`.",
+            raise refused(
+                "local", "tool_choice", f"was given no tool {choice.name!r}", "Name one of `tools`."
             )
         return cls(tools)
 
