@@ -84,3 +84,22 @@ def test_many_findings_are_each_reported_once(judge: Judge) -> None:
     verdict = judge(text, pii="mask")
     assert verdict.text == "[EMAIL], [CREDIT_CARD]; " * 3_000
     assert len(verdict.findings) == 6_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Context (ticket 00004711): the customer ordered two items.",
+        "During spring 20240311 was the code of the offer.",
+        "We recall 12345678 as the batch.",
+    ],
+)
+def test_a_number_after_a_word_that_only_ends_like_a_telling_one_is_no_phone(judge: Judge, text: str) -> None:
+    assert judge(text, pii="mask").text == text
+
+
+@pytest.mark.parametrize(
+    "text", ["Text 12345678 please.", "My smartphone is 12345678.", "Diensthandy 12345678"]
+)
+def test_a_number_after_a_telling_word_is_a_phone(judge: Judge, text: str) -> None:
+    assert "12345678" not in judge(text, pii="mask").text

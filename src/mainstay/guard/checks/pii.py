@@ -27,7 +27,8 @@ KINDS = ("email", "phone", "credit_card", "iban", "us_ssn", "ip_address", "natio
 BEFORE, AFTER = 40, 24
 """Characters around a match by which it is judged."""
 _SAID_PHONE = re.compile(
-    r"(?:phone|telephone|tel|call|mobile|cell|fax|dial|ring|text|sms|whatsapp|(?:my|her|his|our|contact|new) number|telefon|handy|reach|registered|messages? to)\b[^\n]{0,24}$",
+    r"(?:phone|mobile|fax|sms|whatsapp|telefon|handy|registered|messages? to"
+    r"|(?:my|her|his|our|contact|new) number|\b(?:tel|call|cell|dial|ring|text|reach))\b[^\n]{0,24}$",
     re.IGNORECASE,
 )
 _AMOUNT_OR_TIME = re.compile(
