@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mainstay.core.clock import Clock, now_us
+from mainstay.guard import Guard
 from mainstay.models.types import Route
 from mainstay.observe import Metrics
 from mainstay.observe.types import SpanSink
 from mainstay.retrieval.types import RetrievalSettings, Retrieved
 from mainstay.serving.cache import ExactCache
 from mainstay.serving.flight import Flights
-from mainstay.serving.grounding import RailGuard, SupportScorer, VersionText
+from mainstay.serving.grounding import SupportScorer, VersionText
 from mainstay.serving.limits.types import Limiter
 from mainstay.serving.routing.dispatch import Dispatcher
 from mainstay.serving.snapshot import SnapshotHolder
@@ -50,7 +51,7 @@ class Deps:
     dispatcher: Dispatcher
     retriever: Retriever
     scorer: SupportScorer
-    guard: RailGuard
+    guard: Guard
     version_text: VersionText
     limiter: Limiter
     cache: ExactCache
