@@ -23,9 +23,10 @@ from aiohttp import web
 
 from mainstay.core.config import load_settings
 from mainstay.core.database import read_change_counter
+from mainstay.delivery import load_project
 from mainstay.govern import SYSTEM
 from mainstay.govern.types import UNLIMITED, Limits, Role
-from mainstay.services import open_stores
+from mainstay.services import build_services, close_services, open_stores, publish
 
 T = TypeVar("T")
 
@@ -38,6 +39,18 @@ models:
   steady: {{provider: old, model: m}}
 routes:
   moving: {{targets: [{target}/m]}}
+prompts: {{answer: answer.md}}
+apps:
+  helper: {{prompt: answer, model: {target}/m}}
+"""
+PROMPT = """---
+variables: {question: string}
+---
+# system
+Answer in one sentence.
+
+# user
+{{ question }}
 """
 
 
@@ -141,9 +154,22 @@ class World:
         self._started: list[Started] = []
         folder.mkdir(exist_ok=True)
         self.project = folder / "mainstay.yaml"
-        self.project.write_text(PROJECT.format(base_url=upstream.base_url, target="old"))
+        (folder / "answer.md").write_text(PROMPT)
+        self.write_project("old")
         self.settings = load_settings({"data_dir": folder / "data"}, {}, folder)
         self.stores = open_stores(self.settings)
+
+    def write_project(self, target: str, more_models: str = "") -> None:
+        """`moving` and `helper` go to this target."""
+        text = PROJECT.format(base_url=self.upstream.base_url, target=target)
+        self.project.write_text(text.replace("routes:\n", f"{more_models}routes:\n"))
+
+    def publish(self, promote: bool = False) -> None:
+        """The project as it is now: a release of `helper` where something changed."""
+        project = load_project(self.project)
+        services = build_services(self.settings, project)
+        publish(services, SYSTEM, project, promote=promote)
+        close_services(services)
 
     def key(self, limits: Limits = UNLIMITED, role: Role = "viewer", name: str = "client") -> tuple[str, str]:
         """(token, id)."""
