@@ -6,7 +6,7 @@ INSTALL := $(UV) pip install -q --python $(BIN)/python
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make requirements" $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11
 SAY := printf '\033[1m%s\033[0m\n'
 
-.PHONY: demo test test-all pictures lint format bench requirements browser clean help
+.PHONY: demo test test-all pictures lint format bench bench-gateway bench-micro soak requirements browser clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,15 @@ format: .venv/.dev
 
 bench: .venv/.dev .venv/.models  ## measure, print a table, write benchmarks/results.json
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-gateway: .venv/.dev  ## measure the gateway beside its peers; needs their driver: docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.gateway $(ARGS)
+
+bench-micro: .venv/.dev  ## what a request costs inside the gateway, without a network
+	@$(BIN)/python -m benchmarks.pipeline_micro $(ARGS)
+
+soak: .venv/.dev  ## 20 minutes of mixed load: flat memory, nothing lost; DURATION= seconds
+	@$(BIN)/python -m benchmarks.soak --seconds $(or $(DURATION),1200) $(ARGS)
 
 requirements: .venv/.uv  ## pin the dependencies of pyproject.toml anew
 	@echo "uv==0.13.9" | $(COMPILE) - -o requirements/bootstrap.txt

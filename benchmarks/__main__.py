@@ -1,4 +1,4 @@
-"""`make bench`: run the benches named on the command line, or all."""
+"""`make bench`: run the benches named on the command line, or all. The gateway's is `make bench-gateway`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks import footprint
-from benchmarks.measure import Figure, show, write
+from benchmarks.measure import Figure, show, verdict, write
 
 BENCHES: Mapping[str, Callable[[], list[Figure]]] = {"footprint": footprint.run}
 
@@ -20,7 +20,7 @@ def main(names: list[str]) -> int:
     figures = [f for name in names or BENCHES for f in BENCHES[name]()]
     show(figures)
     write(figures, Path(__file__).parent / "results.json")
-    return 0 if all(f.ok for f in figures) else 1
+    return verdict(figures)
 
 
 if __name__ == "__main__":
