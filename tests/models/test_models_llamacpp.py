@@ -131,10 +131,10 @@ async def test_a_file_that_is_no_model_is_an_engine_failure(tmp_path):
     await engine.close()
 
 
-@pytest.mark.parametrize("extra", [{"grammar": "(("}, {"id_slot": 99}], ids=str)
+@pytest.mark.parametrize("extra", [{"grammar": "(("}, {"id_slot": 99}, {"min_p": "much"}], ids=str)
 async def test_fields_that_could_harm_the_engine_do_not_reach_it(engine, extra):
     with pytest.raises(ProviderBadRequest, match=next(iter(extra))):
         await collect(engine, call("Hello", max_tokens=2, extra=extra))
 
-    deltas = await collect(engine, call("Hello", max_tokens=2, extra={"min_p": 0.1, "user": "u1"}))
+    deltas = await collect(engine, call("Hello", max_tokens=2, extra={"min_p": 0.1, "store": True}))
     assert deltas[-1].usage is not None

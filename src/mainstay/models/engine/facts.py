@@ -83,9 +83,12 @@ def _kv_bytes_per_token(found: dict[str, Any], prefix: str) -> int:
     layers, heads = number("block_count"), number("attention.head_count")
     head_size = number("embedding_length") // heads if heads else 0
     sizes = (number("attention.key_length") or head_size) + (number("attention.value_length") or head_size)
-    kv_heads = found.get(f"{prefix}attention.head_count_kv", heads)
-    in_all = sum(kv_heads) if isinstance(kv_heads, list) else (kv_heads or 0) * layers
-    return int(in_all * sizes * _F16_BYTES)
+    kv_heads = found.get(f"{prefix}attention.head_count_kv")
+    if isinstance(kv_heads, list):  # one a layer
+        in_all = sum(count for count in kv_heads if isinstance(count, int))
+    else:
+        in_all = (kv_heads if isinstance(kv_heads, int) else heads) * layers
+    return max(0, in_all * sizes * _F16_BYTES)
 
 
 def _read(data: mmap.mmap, path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
@@ -102,7 +105,7 @@ def _read(data: mmap.mmap, path: Path) -> tuple[dict[str, Any], dict[str, tuple[
     for _ in range(count):
         name = cursor.string()
         tensors[name] = tuple(cursor.number("Q") for _ in range(cursor.number("I")))
-        cursor.at += 12  # its type and where its data begin
+        cursor.take(12)  # its type and where its data begin
     return found, tensors
 
 

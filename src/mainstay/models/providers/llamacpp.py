@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -57,8 +57,11 @@ _CALLS_WAITING_PER_SLOT: Final = 32
 _SEEDS: Final = (1 << 32) - 1
 """The engine's seeds have 32 bits; the last of them means "any"."""
 
-_SAFE_EXTRAS: Final = frozenset({"min_p", "repeat_penalty", "repeat_last_n"})
-"""The only fields of `extra` that reach the engine."""
+_NUMBERS: Final = frozenset({"min_p", "typical_p", "repeat_penalty", "repeat_last_n"})
+"""The only fields of `extra` that reach the engine, and they are numbers."""
+
+_HARMLESS: Final = frozenset({"metadata", "service_tier", "store", "stream_options"})
+"""Left out: no answer is another for them."""
 
 _ALWAYS: Final[frozenset[Capability]] = frozenset(
     {
@@ -88,7 +91,8 @@ class LlamaCpp:
     """
 
     name = "local"
-    wire_format: WireFormat | None = None
+    wire_format: WireFormat | None = "openai.chat"
+    """So that fields of the engine's own, such as `min_p`, come here; bodies are written anew all the same."""
 
     def __init__(
         self,
@@ -249,7 +253,7 @@ class LlamaCpp:
 
     def _encode(self, call: ChatCall, forced: ForcedCall | None, lease: Lease) -> bytes:
         """The engine's request body."""
-        extra = own_extra(call, self.name, None, _SAFE_EXTRAS)
+        extra = self._extra(call)
         extra.update(cache_prompt=True, return_progress=True)
         if lease.process.load.adapters:
             extra["lora"] = [
@@ -270,9 +274,18 @@ class LlamaCpp:
             stream=True,
         )
 
+    def _extra(self, call: ChatCall) -> dict[str, Any]:
+        """Raises ProviderBadRequest for a field that is not the engine's, or not a number."""
+        asked = {name: value for name, value in call.extra.items() if name not in _HARMLESS}
+        own = own_extra(replace(call, extra=asked), self.name, None, _NUMBERS)
+        for name, value in own.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise refused(self.name, name, "needs a number")
+        return own
+
     def _require_expressible(self, call: ChatCall) -> None:
         """Raises ProviderBadRequest naming the field that this model or the engine cannot do."""
-        own_extra(call, self.name, None, _SAFE_EXTRAS)
+        self._extra(call)
         if call.n > 1:
             raise refused(self.name, "n", "makes one choice a call")
         tooled = call.tools or any(m.tool_calls or m.role == "tool" for m in call.messages)
