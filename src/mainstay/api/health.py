@@ -8,10 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from mainstay import __version__
 from mainstay.api.access import API_ROUTE_CLASS, Parts, Public, Reader, json_response
+from mainstay.api.documented import METRICS
 from mainstay.core.database import read_change_counter
 from mainstay.services import Services
 
@@ -72,7 +73,7 @@ def _warnings(services: Services) -> list[str]:
     return found
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse, responses=METRICS)
 async def metrics(services: Parts, _: Reader) -> Response:
     """Prometheus text; scrape with a viewer key as bearer token."""
     services.gauges.look()

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from mainstay.api.access import API_ROUTE_CLASS, Parts, Reader, Writer, json_response
+from mainstay.api.documented import OTLP
 from mainstay.observe import Attr, TraceFilter, otlp, waterfall
 from mainstay.services import replay_trace
 
@@ -23,7 +24,7 @@ class Replay(BaseModel):
     """An app release, e.g. `handbook-bot@r2`."""
 
 
-@router.post("/v1/traces")
+@router.post("/v1/traces", responses=OTLP)
 async def ingest(request: Request, services: Parts, _: Writer) -> Response:
     """OTLP/HTTP, protobuf or JSON. Answered only when the spans are in the synced spool."""
     body = await request.body()

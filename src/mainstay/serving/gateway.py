@@ -5,6 +5,7 @@
     GET, DELETE /v1/responses/{id}; GET /v1/responses/{id}/input_items
     POST /v1/embeddings
     GET  /v1/models, /v1/models/{id}
+    GET  /v1/openapi.json
 
 A client that leaves cancels the work behind its request within 100 ms, streaming or not.
 """
@@ -44,6 +45,7 @@ from mainstay.serving.http import (
     while_connected,
 )
 from mainstay.serving.listing import listed_model, listed_models
+from mainstay.serving.openapi import openapi_bytes
 from mainstay.serving.pipeline import answer
 from mainstay.serving.responses import ResponsesService
 from mainstay.serving.shutdown import Shutdown
@@ -235,6 +237,9 @@ class Gateway:
     async def _other(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         """What is no question to an app or model."""
         path, method = exchange.path, exchange.scope["method"]
+        if method == "GET" and path == "/v1/openapi.json":  # of no secret, so that tools need no key
+            await send_bytes(send, 200, openapi_bytes(), exchange.headers())
+            return
         key, identity = self._identify(exchange.scope)
         if path in ("/v1/embeddings", "/v1/messages/count_tokens", "/v1/responses/input_tokens"):
             if method != "POST":
