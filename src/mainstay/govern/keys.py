@@ -22,6 +22,8 @@ from mainstay.govern.types import UNLIMITED, ApiKey, Identity, Limits, Role
 TOKEN_PREFIX = "ms-"  # noqa: S105  (what secret scanners look for, not a secret)
 _PREFIX_SHOWN = len(TOKEN_PREFIX) + 6
 
+HASHES_KEPT = 4096
+TOKEN_CHARACTERS_MAX = 128
 YEAR_9999_US = 253_370_764_800_000_000
 
 
