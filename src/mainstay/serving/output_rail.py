@@ -1,4 +1,9 @@
-"""Step 9 for plain models: the output rail over an answer that is whole, or over one that streams."""
+"""Step 9 for plain models: the output rail over an answer that is whole, or over one that streams.
+
+Text, refusals, visible reasoning, and names and arguments of tool calls are judged. Token log-probabilities spell
+the same words again: they go out only beside words of which nothing was held back or masked, and that they spell.
+A provider's own bytes are relayed when what else is in them passes, too (`unread`).
+"""
 
 from __future__ import annotations
 
@@ -7,17 +12,21 @@ from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 
 from mainstay.guard import StreamGuard
-from mainstay.guard.types import Finding, Policy
-from mainstay.models.types import Choice, Delta, ToolCall, ToolCallDelta
+from mainstay.guard.types import Finding, Policy, Verdict
+from mainstay.models.types import Choice, Delta, Thinking, ToolCall, ToolCallDelta
 from mainstay.observe.types import Attr
 from mainstay.serving.input_rail import INLINE_GUARD_CHARS
+from mainstay.serving.json_text import check_json
 from mainstay.serving.run import Run
 from mainstay.serving.types import finding_body
+from mainstay.serving.unread import may_relay
 
 
 async def guard_whole(run: Run, policy: Policy) -> None:
     """Step 9 of an answer that is there already: masked or blocked before anyone reads it."""
     choices = run.choices()
+    # Nothing of it is the caller's or the trace's until it was judged, not even when the judging is cut short.
+    run.whole, raw, run.raw = (), run.raw, None
     length = sum(len(c.text) + sum(len(t.arguments) for t in c.tool_calls) for c in choices)
     with run.trace.step("guard.output") as step:
         if length <= INLINE_GUARD_CHARS:
@@ -26,31 +35,67 @@ async def guard_whole(run: Run, policy: Policy) -> None:
             checked = tuple([await asyncio.to_thread(_checked, run, policy, choice) for choice in choices])
         found = [finding_body(f) for f in run.findings if f.rail == "output"]
         step.set(Attr.GUARD, found or None)
+    run.whole = checked
     if checked != choices:
-        run.whole, run.raw = checked, None
         run.cache = "bypass" if run.refused else run.cache
+    elif raw is not None and may_relay(raw, _texts_of(choices), run.deps.guard, policy):
+        run.raw = raw
 
 
 def _checked(run: Run, policy: Policy, choice: Choice) -> Choice:
-    texts = (choice.text, choice.reasoning, *(call.arguments for call in choice.tool_calls))
-    verdicts = [run.deps.guard.check(text, "output", policy) if text else None for text in texts]
+    def check(text: str) -> Verdict:
+        return run.deps.guard.check(text, "output", policy)
+
+    texts = (
+        *(choice.text, choice.reasoning, choice.refusal),
+        *(block.text for block in choice.thinking),
+        *(call.name for call in choice.tool_calls),
+    )
+    verdicts = [check(text) if text else None for text in texts]
+    verdicts += [check_json(call.arguments, check) for call in choice.tool_calls]
     for verdict in verdicts:
         if verdict is not None:
             run.findings.extend(verdict.findings)
     if any(verdict is not None and verdict.action == "block" for verdict in verdicts):
         run.refused = True
         return Choice(text=policy.blocked_message, finish_reason="content_filter")
-    said = [text if verdict is None else verdict.text for text, verdict in zip(texts, verdicts, strict=True)]
-    if said == list(texts):
+    before = [*texts, *(call.arguments for call in choice.tool_calls)]
+    said = [text if v is None else v.text for text, v in zip(before, verdicts, strict=True)]
+    if said == before:
         return choice
-    calls = tuple(
-        ToolCall(call.id, call.name, arguments)
-        for call, arguments in zip(choice.tool_calls, said[2:], strict=True)
-    )
+    count = len(choice.tool_calls)
+    names, arguments = said[len(texts) - count : len(texts)], said[len(texts) :]
+    calls = tuple(map(ToolCall, (call.id for call in choice.tool_calls), names, arguments))
     # A block of thinking says again what was masked in the reasoning, and its signature is of those very words.
     masked = said[1] != choice.reasoning
-    thinking = tuple(t for t in choice.thinking if not masked or not t.text)
-    return replace(choice, text=said[0], reasoning=said[1], tool_calls=calls, thinking=thinking, logprobs=())
+    blocks = zip(choice.thinking, said[3:], strict=False)
+    thinking = tuple(t for t, shown in blocks if shown == t.text and (not masked or not t.text))
+    return replace(
+        choice,
+        text=said[0],
+        reasoning=said[1],
+        refusal=said[2],
+        tool_calls=calls,
+        thinking=thinking,
+        logprobs=(),
+    )
+
+
+def _texts_of(choices: tuple[Choice, ...]) -> set[str]:
+    found: set[str] = set()
+    for choice in choices:
+        found |= {choice.text, choice.reasoning, choice.refusal}
+        for call in choice.tool_calls:
+            found |= {call.id, call.name, call.arguments}
+        for block in choice.thinking:
+            found |= _block_texts(block)
+        found.update(str(item.get("token")) for item in choice.logprobs)
+        found |= {str(top.get("token")) for item in choice.logprobs for top in item.get("top_logprobs") or ()}
+    return found
+
+
+def _block_texts(block: Thinking) -> set[str]:
+    return {block.text, block.signature or "", block.encrypted or ""}
 
 
 async def guard_stream(
@@ -58,7 +103,7 @@ async def guard_stream(
 ) -> AsyncGenerator[Delta, None]:
     """Step 9 while the answer streams: what a check may still object to is held back, the rest passes at once.
 
-    A tool call's arguments are held until they are whole and judged.
+    A tool call is held until it is whole and judged. What blocks one choice ends them all.
     """
     with run.trace.step("guard.output") as step:
         rails = OutputRails(run, policy)
@@ -67,9 +112,14 @@ async def guard_stream(
                 for passed in rails.feed(delta):
                     yield passed
                 if rails.blocked:
-                    run.refused, run.finish_reason = True, "content_filter"
+                    run.refused = True
                     gap = "\n\n" if run.has_shown else ""
-                    yield Delta(text=f"{gap}{policy.blocked_message}", finish_reason="content_filter")
+                    for index in sorted(rails.open):
+                        yield Delta(
+                            text=f"{gap}{policy.blocked_message}",
+                            index=index,
+                            finish_reason="content_filter",
+                        )
                     return
         finally:
             run.findings.extend(rails.findings)
@@ -77,7 +127,7 @@ async def guard_stream(
 
 
 class OutputRails:
-    """The output rail of one streamed answer, over every choice's text, reasoning and tool calls."""
+    """The output rail of one streamed answer, over every choice's text, refusal, reasoning and tool calls."""
 
     def __init__(self, run: Run, policy: Policy) -> None:
         self._guard = run.deps.guard
@@ -91,6 +141,8 @@ class OutputRails:
         """Whether events of the stream tell which block they belong to, so that none can pass by those held back."""
         self._behind = False
         """Whether anything was held back or changed so far."""
+        self.open: set[int] = set()
+        """Choices that have begun and not come to their end."""
         self.blocked = False
 
     @property
@@ -99,13 +151,19 @@ class OutputRails:
 
     def feed(self, delta: Delta) -> Iterator[Delta]:
         """What may be shown now of this delta and of what was held before it."""
+        if delta.usage is None or _says_something(replace(delta, usage=None)):
+            self.open.add(delta.index)
         shown = self._judge(delta)
         if self.blocked:
             return
+        if delta.finish_reason is not None:
+            self.open.discard(delta.index)
         if shown is not delta:
             self._behind = True
         elif self._behind and self._numbered and delta.raw is not None:
             shown = replace(delta, raw=None)
+        elif delta.raw is not None and not self._may_relay(delta, delta.raw):
+            shown, self._behind = replace(delta, raw=None), True
         if shown is not delta and not _says_something(shown):
             self._model = shown.model or self._model
             return
@@ -113,32 +171,45 @@ class OutputRails:
             shown, self._model = replace(shown, model=shown.model or self._model), None
         yield shown
 
+    def _may_relay(self, delta: Delta, raw: bytes) -> bool:
+        read = {delta.text, delta.reasoning, delta.refusal, delta.model or "", delta.stop_sequence or ""}
+        if delta.thinking is not None:
+            read |= _block_texts(delta.thinking)
+        for piece in delta.tool_calls:
+            read |= {piece.id or "", piece.name or "", piece.arguments}
+        return may_relay(raw, read, self._guard, self._policy)
+
     def _judge(self, delta: Delta) -> Delta:
         """The delta itself when all of it passes at once and nothing else does."""
         ends, index = delta.finish_reason is not None, delta.index
         # When another kind of content begins, the one before is whole.
-        reasoning_ends = ends or bool(delta.text or delta.tool_calls or delta.thinking is not None)
+        text_ends = ends or bool(delta.tool_calls or delta.refusal)
+        reasoning_ends = text_ends or bool(delta.text or delta.thinking is not None)
         reasoning, masked = self._passed(index, "reasoning", delta.reasoning, reasoning_ends)
-        text, _ = self._passed(index, "text", delta.text, ends or bool(delta.tool_calls))
+        text, _ = self._passed(index, "text", delta.text, text_ends)
+        refusal, _ = self._passed(index, "refusal", delta.refusal, ends)
         calls = self._passed_calls(delta, ends)
         thinking = delta.thinking
-        if masked and thinking is not None and thinking.text:
+        if thinking is not None and thinking.text and (masked or not self._passes(thinking.text)):
             thinking = None  # it says again what was masked, and its signature is of those very words
-        if (text, reasoning, calls, thinking) == (
+        same = (text, reasoning, refusal, calls) == (
             delta.text,
             delta.reasoning,
+            delta.refusal,
             delta.tool_calls,
-            delta.thinking,
-        ):
+        )
+        logprobs = delta.logprobs if same and _spells(delta) else ()
+        if same and thinking is delta.thinking and len(logprobs) == len(delta.logprobs):
             return delta
         return replace(
             delta,
             text=text,
             reasoning=reasoning,
+            refusal=refusal,
             tool_calls=calls,
             thinking=thinking,
             raw=None,
-            logprobs=delta.logprobs if text == delta.text else (),
+            logprobs=logprobs,
         )
 
     def _passed(self, index: int, what: str, piece: str, ends: bool) -> tuple[str, bool]:
@@ -153,10 +224,18 @@ class OutputRails:
             shown += guarded.finish()
             self._own.extend(self._texts.pop((index, what)).findings)
         self.blocked = self.blocked or guarded.blocked
-        return shown, any(finding.action != "flag" for finding in guarded.findings)
+        return shown, ends and any(finding.action != "flag" for finding in guarded.findings)
+
+    def _passes(self, text: str) -> bool:
+        """Whether nothing of a finished block is masked; it was mostly read before, as reasoning."""
+        verdict = self._guard.check(text, "output", self._policy)
+        self.blocked = self.blocked or verdict.action == "block"
+        return verdict.text == text
 
     def _passed_calls(self, delta: Delta, ends: bool) -> tuple[ToolCallDelta, ...]:
         """Whole calls, once nothing more can come for them: a new call began, or the answer ended."""
+        if not (delta.tool_calls or self._calls):
+            return ()
         for piece in delta.tool_calls:
             self._calls.setdefault((delta.index, piece.index), []).append(piece)
         held = [key for key in self._calls if key[0] == delta.index]
@@ -166,14 +245,26 @@ class OutputRails:
 
     def _judged(self, pieces: list[ToolCallDelta]) -> list[ToolCallDelta]:
         arguments = "".join(piece.arguments for piece in pieces)
-        verdict = self._guard.check(arguments, "output", self._policy)
-        self._own.extend(verdict.findings)
-        if verdict.action == "block":
+        name = next((piece.name for piece in pieces if piece.name), None)
+        verdict, of_name = check_json(arguments, self._check), self._check(name or "")
+        self._own += (*verdict.findings, *of_name.findings)
+        if "block" in (verdict.action, of_name.action):
             self.blocked = True
             return []
-        if verdict.text == arguments:
+        if (verdict.text, of_name.text) == (arguments, name or ""):
             return pieces
-        return [replace(pieces[0], arguments=verdict.text)]
+        call_id = next((piece.id for piece in pieces if piece.id), None)
+        return [ToolCallDelta(pieces[0].index, call_id, of_name.text or None, verdict.text)]
+
+    def _check(self, text: str) -> Verdict:
+        return self._guard.check(text, "output", self._policy)
+
+
+def _spells(delta: Delta) -> bool:
+    """Whether the log-probabilities are of the delta's own text: words held back or masked before are not among them."""
+    if not delta.logprobs:
+        return True
+    return bool(delta.text) and "".join(str(item.get("token") or "") for item in delta.logprobs) in delta.text
 
 
 def _says_something(delta: Delta) -> bool:
