@@ -1,7 +1,7 @@
 """What a program wishes of a model, said through each surface by its vendor's own SDK, whole or as a stream.
 
-`Wish` and `Told` are in no API's words. A surface whose API has no way to say a wish raises NoWay: that is a
-property of OpenAI's or Anthropic's API, not of the gateway.
+`Wish` and `Told` are in no API's words. What an API has no way to say (`unsayable`) is a property of OpenAI's or
+Anthropic's API, not of the gateway.
 """
 
 from __future__ import annotations
@@ -93,18 +93,26 @@ class Told:
         return replace(self, argument_pieces=0, pieces=0, raw=None)
 
 
-class NoWay(Exception):
-    """This surface's API cannot say it."""
+_NO_WAY: Final[Mapping[SurfaceName, tuple[str, ...]]] = {
+    "chat": (),
+    "responses": ("n", "seed", "stop"),
+    "messages": ("n", "seed", "logprobs"),
+    # The older form of log-probabilities is refused for every model.
+    "completions": ("tools", "schema", "image", "file", "thinks", "marks", "logprobs", "turns"),
+}
+
+
+def unsayable(surface: SurfaceName, wish: Wish) -> bool:
+    """Whether the API of the surface has no way to say it."""
+    plain = Wish()
+    return any(
+        len(wish.turns) > 1 if name == "turns" else getattr(wish, name) != getattr(plain, name)
+        for name in _NO_WAY[surface]
+    )
 
 
 def ask(stage: Stage, surface: SurfaceName, model: str, wish: Wish, *, streamed: bool) -> Told:
     return _ASK[surface](stage, model, wish, streamed)
-
-
-def _nothing_of(wish: Wish, *names: str) -> None:
-    for name in names:
-        if getattr(wish, name) not in (None, False, (), ""):
-            raise NoWay(name)
 
 
 # --- chat --------------------------------------------------------------------------------------------------
@@ -223,7 +231,6 @@ def _tokens(given: int, cached: int, written: int, output: int) -> tuple[int, in
 
 
 def _responses(stage: Stage, model: str, wish: Wish, streamed: bool) -> Told:
-    _nothing_of(wish, "n", "seed", "stop")
     body = {"model": model, "input": response_items(wish), **_response_settings(wish)}
     shape = {"text_format": City} if wish.schema else {}
     if streamed:
@@ -328,7 +335,6 @@ _STOPS: Final[Mapping[str, str]] = {
 
 
 def _messages(stage: Stage, model: str, wish: Wish, streamed: bool) -> Told:
-    _nothing_of(wish, "n", "seed", "logprobs")
     body = {"model": model, **message_turns(wish), **_message_settings(wish)}
     shape = {"output_format": City} if wish.schema else {}
     if streamed:
@@ -415,18 +421,6 @@ def _message_told(message: Any, with_extension: Any) -> Told:
 
 
 def _completions(stage: Stage, model: str, wish: Wish, streamed: bool) -> Told:
-    _nothing_of(
-        wish,
-        "tools",
-        "schema",
-        "image",
-        "file",
-        "thinks",
-        "marks",
-        "logprobs",  # the older form of log-probabilities is refused for every model
-    )
-    if len(wish.turns) > 1:
-        raise NoWay("turns")
     plain = {"n": wish.n, "seed": wish.seed, "temperature": wish.temperature, "stop": list(wish.stop) or None}
     body: dict[str, Any] = {"model": model, "prompt": wish.turns[0].text, "max_tokens": MAX_TOKENS}
     body |= {name: value for name, value in plain.items() if value is not None}

@@ -33,7 +33,7 @@ Answer in one sentence.
 # user
 {{ question }}
 """
-SICK = tuple(f"sick-{number}" for number in range(20))
+SICK = tuple(f"sick-{number}" for number in range(40))
 """Names of providers for tests of failures: what breakers remember of one is nothing to another."""
 T = TypeVar("T")
 
@@ -134,6 +134,7 @@ def _project(folder: Path, known: dict[str, Vendor]) -> Path:
         "routes": {
             "cached": {"targets": [openai_model], "cache_ttl_s": 600},
             "once": {"targets": [openai_model], "attempts": 1},
+            **{f"route-of-{name}": {"targets": [f"{name}/m"], "attempts": 1} for name in SICK},
             "chain": {"policy": "ordered", "targets": [openai_model, known["anthropic"].model]},
         },
         "prompts": {"answer": "answer.md"},

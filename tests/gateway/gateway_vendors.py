@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -96,6 +97,8 @@ class Vendor:
     """One provider of the project file. `settings` is its entry there."""
 
     name: str
+    title: str
+    """For people."""
     kind: str
     server: Any
     counted = Counted()
@@ -136,6 +139,7 @@ class Vendor:
 
 class OpenAiVendor(Vendor):
     name, kind = "openai-like", "openai"
+    title = "OpenAI and compatible"
 
     def __init__(self) -> None:
         self.server: Any = OpenAiServer()
@@ -228,12 +232,11 @@ def _logprob(word: str) -> dict[str, Any]:
 def openai_frames(whole: Mapping[str, Any]) -> Iterator[bytes]:
     """The same answer as a stream: words and arguments in small pieces, the usage in a chunk of its own."""
     for choice in whole["choices"]:
-        index, logprobs = choice["index"], choice.get("logprobs")
-        deltas = list(_openai_deltas(choice["message"]))
-        for at, delta in enumerate(deltas):
-            with_logprobs = logprobs if "content" in delta and delta["content"] and at == 1 else None
-            yield _openai_chunk(whole, index, delta, None, with_logprobs)
-        yield _openai_chunk(whole, index, {}, choice["finish_reason"], None)
+        told = list(choice["logprobs"]["content"]) if choice.get("logprobs") else []
+        for delta in _openai_deltas(choice["message"], by_word=bool(told)):
+            logprobs = {"content": [told.pop(0)]} if told and delta.get("content") else None
+            yield _openai_chunk(whole, choice["index"], delta, None, logprobs)
+        yield _openai_chunk(whole, choice["index"], {}, choice["finish_reason"], None)
     head = {name: whole[name] for name in ("id", "created", "model")}
     last = {**head, "object": "chat.completion.chunk", "choices": [], "usage": whole["usage"]}
     yield b"data: " + json.dumps(last).encode() + b"\n\ndata: [DONE]\n\n"
@@ -251,11 +254,12 @@ def _openai_chunk(
     )
 
 
-def _openai_deltas(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _openai_deltas(message: Mapping[str, Any], by_word: bool) -> Iterator[dict[str, Any]]:
     yield {"role": "assistant", "content": ""}
     for piece in pieces(message.get("reasoning_content") or ""):
         yield {"reasoning_content": piece}
-    for piece in pieces(message["content"] or ""):
+    text = message["content"] or ""
+    for piece in re.findall(r"\s*\S+", text) if by_word else pieces(text):
         yield {"content": piece}
     for at, call in enumerate(message.get("tool_calls") or ()):
         function = call["function"]
@@ -277,6 +281,7 @@ class WithoutSchemas(OpenAiVendor):
     """A server of OpenAI's kind whose models know no `json_schema`: the gateway emulates it."""
 
     name = "no-schemas"
+    title = "a server without JSON Schema"
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "lacks": ["json_schema"]}
@@ -291,6 +296,7 @@ class SickVendor(OpenAiVendor):
 
 class AzureVendor(OpenAiVendor):
     name, kind = "azure", "azure"
+    title = "Azure OpenAI"
 
     def __init__(self) -> None:
         self.server = AzureServer(deployment=self.vendor_model)
@@ -315,6 +321,7 @@ class BlockVendor(Vendor):
 
 class AnthropicVendor(BlockVendor):
     name = kind = "anthropic"
+    title = "Anthropic"
     vendor_model = "claude-test-1"
     signs = True
     counted = Counted(written=7)
@@ -379,6 +386,7 @@ def _blocks(content: Any) -> list[dict[str, Any]]:
 
 class BedrockVendor(BlockVendor):
     name = kind = "bedrock"
+    title = "Amazon Bedrock"
     vendor_model = "anthropic.claude-test-1"
     signs = True
     counted = Counted(written=7)
@@ -453,6 +461,7 @@ class BedrockVendor(BlockVendor):
 
 class GeminiVendor(BlockVendor):
     name = kind = "gemini"
+    title = "Google Gemini"
     vendor_model = "gemini-test-1"
     signs = True
     streams_arguments = False
@@ -534,6 +543,7 @@ class GeminiVendor(BlockVendor):
 
 class OllamaVendor(BlockVendor):
     name = kind = "ollama"
+    title = "Ollama"
     vendor_model = "qwen3:4b"
     streams_arguments = False
     counted = Counted(plain=26, cached=0, reasoning=0)
