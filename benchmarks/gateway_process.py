@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,7 @@ def contender(
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     serve = ["taskset", "-c", cores, sys.executable, str(CONTENDER), "serve", str(folder), str(port)]
     with ended([*serve, *(more or ("gateway",))], given, folder.parent / f"{folder.name}.log") as process:
-        wait_until(lambda: get(f"http://127.0.0.1:{port}/readyz") == 200, "the gateway is ready")
+        wait_until(lambda: get(f"http://127.0.0.1:{port}/readyz") == 200, "the gateway is ready", process)
         yield Served(process.pid, url, headers)
 
 
@@ -118,10 +118,14 @@ def get(url: str) -> int:
         return 0
 
 
-def wait_until(holds: Any, what: str) -> None:
-    """Raises TimeoutError naming `what` when it does not hold within a minute."""
+def wait_until(holds: Callable[[], bool], what: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Raises TimeoutError naming `what` when it does not hold within a minute, or RuntimeError once `process` ended."""
     end = time.monotonic() + READY_WITHIN_S
     while not holds():
+        if process is not None and process.poll() is not None:
+            raise RuntimeError(
+                f"before {what}, the process ended with status {process.returncode}: see its log"
+            )
         if time.monotonic() > end:
             raise TimeoutError(f"after {READY_WITHIN_S} s it was still not so that {what}")
         time.sleep(0.1)
