@@ -154,7 +154,7 @@ def test_a_broken_file_is_not_taken_over_and_the_gateway_stays_ready_with_a_warn
     assert _asked(gateway, token).status == 200
     made.write_project("new")
     policy.write_text(STRICT)
-    until(lambda: warned())
+    until(warned)
     assert "new" in _asked(gateway, token, "moving").text
     until(lambda: _asked(gateway, token, note="ada@example.org").status == 400)
     assert _asked(gateway, token, note="ada@example.org").code == "content_policy_violation"

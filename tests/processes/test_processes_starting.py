@@ -58,6 +58,7 @@ def test_processes_that_cannot_start_end_their_supervisor_with_the_reason(
     )
 
 
+@pytest.mark.slow
 def test_processes_end_when_their_supervisor_is_killed(made: World, redis_server: RedisServer) -> None:
     gateway = made.start("gateway", "--workers", "2", MAINSTAY_REDIS_URL=redis_server.url)
     pid = gateway.process.pid
@@ -75,7 +76,7 @@ def _runs(pid: str) -> bool:
 
 
 class Shells:
-    """Stand-ins for gateway processes; `{line}` in a script is the number of its line."""
+    """Stand-ins for gateway processes, whose input and output is their line."""
 
     def __init__(self, *scripts: str) -> None:
         self._scripts = list(scripts)
@@ -83,13 +84,12 @@ class Shells:
 
     def __call__(self, _number: int, line: socket.socket) -> subprocess.Popen[bytes]:
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
-        command = ["sh", "-c", script.replace("{line}", str(line.fileno()))]
-        self.started.append(subprocess.Popen(command, pass_fds=(line.fileno(),)))
+        self.started.append(subprocess.Popen(["sh", "-c", script], stdin=line, stdout=line))
         return self.started[-1]
 
 
-SERVES = "printf u >&{line}; head -c1 <&{line}"
-SERVES_AND_DIES = "printf u >&{line}; sleep 0.3; exit 7"
+SERVES = "printf u; head -c1"
+SERVES_AND_DIES = "printf u; sleep 0.3; exit 7"
 
 
 def test_a_process_that_dies_before_it_was_up_ends_all() -> None:
