@@ -135,7 +135,7 @@ def _project(folder: Path, known: dict[str, Vendor]) -> Path:
             "cached": {"targets": [openai_model], "cache_ttl_s": 600},
             "once": {"targets": [openai_model], "attempts": 1},
             **{f"route-of-{name}": {"targets": [f"{name}/m"], "attempts": 1} for name in SICK},
-            "chain": {"policy": "ordered", "targets": [openai_model, known["anthropic"].model]},
+            "chain": {"policy": "ordered", "targets": [known["ollama"].model, openai_model]},
         },
         "prompts": {"answer": "answer.md"},
         "apps": {"helper": {"prompt": "answer", "model": openai_model}},

@@ -11,6 +11,7 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from gateway_clients import WEATHER
 from gateway_failures import FAILURES, KEY, REFUSALS, Failure, answers
 from gateway_stage import SICK, Stage
 from gateway_vendors import Said
@@ -161,6 +162,21 @@ def test_sdks_retry_what_may_succeed_and_nothing_else(stage: Stage, sick: str):
         server.plays(answers(429, {"message": "later"}, Retry_After="0.01"), Reply())
         assert other.messages.create(model=sick, messages=HI, max_tokens=9).content
     assert len(tries) == 2 + 4
+
+
+def test_what_one_target_cannot_say_is_asked_of_the_next(stage: Stage):
+    """Ollama cannot be made to call a tool, so the route's second target is."""
+    tool: Any = {"type": "function", "function": {"name": "weather", "parameters": WEATHER}}
+    forced: Any = {"type": "function", "function": {"name": "weather"}}
+
+    def answered_by(**wish: Any) -> str:
+        raw = stage.openai.chat.completions.with_raw_response
+        reply = raw.create(model="chain", messages=HI, tools=[tool], **wish)
+        return reply.headers["x-mainstay-provider"]
+
+    assert answered_by() == "ollama"
+    assert answered_by(tool_choice=forced) == "openai-like"
+    assert stage.vendors["openai-like"].heard().forced == "weather"
 
 
 # --- a stream that breaks ----------------------------------------------------------------------------------

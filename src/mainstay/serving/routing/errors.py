@@ -28,6 +28,7 @@ from mainstay.models.errors import (
 )
 from mainstay.models.types import Capability
 from mainstay.serving.errors import DeadlineExceeded, UpstreamFailed
+from mainstay.serving.routing.retrying import unsent
 from mainstay.serving.routing.types import Attempt
 
 _OWN_FAULT = (ProviderBadRequest, ContextTooLong, ProviderModelMissing)
@@ -106,6 +107,8 @@ def deadline_exceeded(name: str) -> DeadlineExceeded:
 def final_error(name: str, attempts: Sequence[Attempt]) -> MainstayError:
     """What to raise when no attempt is left: the first cause decides, all are listed. Needs a failed attempt."""
     errors = [attempt.error for attempt in attempts if attempt.error is not None]
+    # What one target could not express says nothing of those that failed.
+    errors = [error for error in errors if not unsent(error)] or errors
     first, listed = errors[0], attempts_detail(attempts)
     if all(isinstance(error, ProviderAuthFailed | ProviderQuotaExhausted) for error in errors):
         return CredentialsExhausted(name, attempts=listed)

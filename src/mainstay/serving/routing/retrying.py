@@ -29,12 +29,13 @@ _RETRIED_STATUS: Final = frozenset({408, 409, 425, 429})
 def what_next(error: Exception) -> Next:
     """By type and status, never by message (RFC 9110 §9.2.2, §15.5, §15.6).
 
-    A silent target is left, not asked again. A model missing at one target may be there at the next. What
-    a provider or a guard refuses for its content or form is refused: nothing is routed around.
+    A silent target is left, not asked again. A model missing at one target may be there at the next, and what one
+    adapter cannot say another may. What a provider or a guard refuses for its content or form is refused: nothing
+    is routed around.
     """
     if isinstance(error, ContextTooLong):
         return "longer"
-    if isinstance(error, ProviderAuthFailed | ProviderQuotaExhausted | ProviderModelMissing):
+    if isinstance(error, ProviderAuthFailed | ProviderQuotaExhausted | ProviderModelMissing) or unsent(error):
         return "elsewhere"
     if isinstance(error, ProviderTimeout):
         return "elsewhere" if error.upstream_status is None else "again"
@@ -44,6 +45,11 @@ def what_next(error: Exception) -> Next:
         return "again"
     refused = error.upstream_status is not None and 400 <= error.upstream_status < 500
     return "never" if refused or isinstance(error, ProviderBadRequest) or not error.retryable else "again"
+
+
+def unsent(error: Exception) -> bool:
+    """Whether the adapter refused a call that its wire format cannot express; its provider never saw it."""
+    return isinstance(error, ProviderBadRequest) and error.upstream_status is None
 
 
 def backoff_s(failures: int, chance: random.Random) -> float:
