@@ -138,7 +138,11 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="mainstay-bench-") as temporary:
         work = (a.work or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        found = measure(driver, work, a)
+        try:
+            found = measure(driver, work, a)
+        except subprocess.CalledProcessError as error:  # the driver has said why
+            sys.stderr.write(f"the driver ended with status {error.returncode}\n")
+            return 2
     show(found)
     if not a.dry:
         write(found, Path(__file__).parent / "results.json")

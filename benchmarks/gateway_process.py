@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 CONTENDER = Path(__file__).parent / "gateway_contender.py"
-MOCK_PORT = 9100
+MOCK_PORT = 9161
 UPSTREAM = f"http://127.0.0.1:{MOCK_PORT}"
 READY_WITHIN_S = 60
 
