@@ -237,3 +237,30 @@ def _reaches(cluster: Cluster, worker: int) -> bool:
         if type(error).__name__ in ("ConnectError", "ReadError", "RemoteProtocolError"):
             return False
         raise
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_held_is_settled_in_full_by_the_others(cluster: Cluster) -> None:
+    token, key_id = cluster.world.key(Limits(budgets=(Budget(10**9, "day", hard=True),)))
+    cluster.know()
+
+    async def ask_and_lose_the_processes() -> list[Answer]:
+        async with fresh_session() as session:
+            asking = [
+                asyncio.create_task(
+                    ask(session, cluster.base_url, token, stream=True, pieces=100, pace_s=0.2)
+                )
+                for _ in range(6)
+            ]
+            while cluster.budget(key_id)["held_nusd"] == 0:
+                await asyncio.sleep(0.05)
+            for pid in cluster.pids():
+                os.kill(pid, signal.SIGKILL)
+            return await asyncio.gather(*asking)
+
+    answers = asyncio.run(ask_and_lose_the_processes())
+    assert not any(answer.complete for answer in answers)
+    held = cluster.budget(key_id)["held_nusd"]
+    assert held > 0
+    until(lambda: cluster.budget(key_id)["held_nusd"] == 0, within_s=120)
+    assert cluster.budget(key_id)["spent_nusd"] >= held

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from mainstay.observe import Drain, Metrics, OtlpExporter, Recorder, Spool, Trac
 from mainstay.retrieval import Embedder, ExtractiveSelector, GroundingScorer, Indexes, MiniLmEmbedder
 from mainstay.services.container import Role, Services
 from mainstay.services.gauges import Gauges, KnownNames
+from mainstay.services.missing_indexes import MissingIndexes, Runnables
 from mainstay.services.project_watch import FileWatch, PlainPolicy, PolicyWatch, ProjectWatch
 from mainstay.services.stores import Stores, open_stores
 from mainstay.serving import (
@@ -107,8 +108,15 @@ def build_services(
     refresher = Refresher(
         holder,
         lambda: read_change_counter(database),
-        lambda: serving_snapshot(stores, delivery, catalog, plain.policy, read_change_counter(database)),
+        lambda: serving_snapshot(
+            stores, delivery, catalog, plain.policy, read_change_counter(database), served
+        ),
     )
+    missing = MissingIndexes(indexes, refresher.rebuild)
+
+    def served(wanted: Runnables) -> Runnables:
+        return missing.served(wanted, holder.current.runnables) if role == "gateway" else wanted
+
     plain = PlainPolicy(settings.plain_policy)
     metrics.know_models(KnownNames(holder, catalog))
     guard = Guard.load()
@@ -157,6 +165,7 @@ def build_services(
         snapshots=holder,
         refresher=refresher,
         watches=tuple(watches),
+        missing_indexes=missing,
         gauges=Gauges(metrics, deps, gateway.shutdown),
     )
     if role is not None:
@@ -168,15 +177,21 @@ def build_services(
 
 
 def serving_snapshot(
-    stores: Stores, delivery: Delivery, catalog: Catalog, policy: Policy, counter: int
+    stores: Stores,
+    delivery: Delivery,
+    catalog: Catalog,
+    policy: Policy,
+    counter: int,
+    served: Callable[[Runnables], Runnables] = lambda runnables: runnables,
 ) -> ServingSnapshot:
-    """What gateways serve now, with the change counter that was read before. `policy` guards plain models."""
+    """What gateways serve now, with the change counter that was read before. `policy` guards plain models; `served`
+    may put releases that this host can serve in others' place."""
     directory, limits = stores.directory(), stores.limits.all()
 
     def scopes(key: ApiKey) -> tuple[LimitScope, ...]:
         return scopes_of(key, directory.teams, directory.projects, directory.users, limits)
 
-    runnables = delivery.runnables()
+    runnables = served(delivery.runnables())
     apps = {runnable.release.app for runnable in runnables.values()}
     of_apps = {app: scope for app in apps if (scope := app_scope(app, limits)) is not None}
     models = (info.name for info in catalog.names())
@@ -223,6 +238,7 @@ def _catalog(settings: Settings, project: Project | None, embedder: Embedder) ->
 def close_services(services: Services) -> None:
     """Make everything recorded durable and readable, then let go of every part."""
     services.refresher.close()
+    services.missing_indexes.close()
     services.recorder.close()
     services.spool.close()
     if services.drain.running:

@@ -13,6 +13,7 @@ from mainstay.models import Catalog
 from mainstay.observe import Drain, Metrics, OtlpExporter, Recorder, Spool, TraceStore
 from mainstay.retrieval import Indexes
 from mainstay.services.gauges import Gauges
+from mainstay.services.missing_indexes import MissingIndexes
 from mainstay.services.project_watch import FileWatch
 from mainstay.services.stores import Stores
 from mainstay.serving import Deps, Gateway, Refresher, SnapshotHolder
@@ -48,4 +49,5 @@ class Services(Stores):
     snapshots: SnapshotHolder
     refresher: Refresher
     watches: tuple[FileWatch, ...]
+    missing_indexes: MissingIndexes
     gauges: Gauges
