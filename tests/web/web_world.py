@@ -25,6 +25,7 @@ from starlette.testclient import TestClient
 
 from mainstay.app import build_control_app
 from mainstay.core.config import load_settings
+from mainstay.core.errors import ConfigError
 from mainstay.core.ids import new_trace_id
 from mainstay.delivery import load_project
 from mainstay.evaluate import load_dataset
@@ -39,6 +40,7 @@ from mainstay.models.types import (
     ChatMessage,
     Completion,
     Delta,
+    ModelInfo,
     Price,
     Route,
     RouteTarget,
@@ -169,20 +171,27 @@ class WordSearch:
 
 @dataclass
 class ModelList:
+    """Stands for the catalogue: plain models, and routes over them."""
+
     targets: dict[str, Target]
+    routes: dict[str, Route] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    """Names that stand for nothing now, and why."""
 
     def route(self, name: str) -> Route:
+        if name in self.broken:
+            raise ConfigError(self.broken[name])
+        if name in self.routes:
+            return self.routes[name]
         if name not in self.targets:
             raise UnknownModel(name, self.targets)
         return Route(name, "weighted", (RouteTarget(self.targets[name]),))
 
-    def names(self) -> list[Any]:
-        return [Named(name) for name in self.targets]
-
-
-@dataclass(frozen=True)
-class Named:
-    name: str
+    def names(self) -> list[ModelInfo]:
+        found = [ModelInfo(r.name, "route", None, None, f"{r.policy} route") for r in self.routes.values()]
+        for name, t in self.targets.items():
+            found.append(ModelInfo(name, name.split("/")[0], t.price, t.context_tokens, "for the tests"))
+        return found + [ModelInfo(n, n.split("/")[0], None, None, "for the tests") for n in self.broken]
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from mainstay.api import apps, evaluations, health, knowledge, limits, people, traces
+from mainstay.api import apps, evaluations, health, knowledge, limits, models, people, traces
 from mainstay.api.access import API_ROUTE_CLASS, Access
 from mainstay.api.documented import ERRORS
 
@@ -10,7 +10,7 @@ from mainstay.api.documented import ERRORS
 def router() -> APIRouter:
     """Every control-plane route; each declares the permission it needs (`Access`)."""
     whole = APIRouter(route_class=API_ROUTE_CLASS, responses=ERRORS)
-    for part in (health, apps, knowledge, traces, evaluations, people, limits):
+    for part in (health, apps, knowledge, traces, evaluations, people, limits, models):
         whole.include_router(part.router)
     return whole
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from mainstay.cli.context import project_here
 from mainstay.cli.output import JsonFlag, emit, out, progress_bar, say, table
-from mainstay.core.config import Settings, load_settings
-from mainstay.core.errors import InvalidInput
+from mainstay.core.config import load_settings
+from mainstay.core.errors import InvalidInput, MainstayError
 from mainstay.core.money import show_usd
-from mainstay.models import ModelInfo, Price, install
-from mainstay.models.engine import running_engines, usable_context_tokens
+from mainstay.models import Catalog, ModelInfo, Price, install
+
+if TYPE_CHECKING:
+    from mainstay.services import LocalModel
 
 app = typer.Typer(no_args_is_help=True, help="Models: list, add, remove.")
 
@@ -23,20 +25,71 @@ TOKENS = 1_000_000
 
 @app.command("list")
 def list_models(json: JsonFlag = False) -> None:
-    """List every model name that can be asked, with its price per million tokens; then what is installed here."""
-    from mainstay.services import project_catalog
+    """List every name that can be asked, with its price per million tokens; then routes and what is installed here."""
+    from mainstay.services import local_models, project_catalog
 
     settings = load_settings()
-    infos = project_catalog(settings, project_here()).names()
-    local = _local_rows(settings)
-    listed = [{**asdict(info), "local": local.get(info.name)} for info in infos]
-    emit(listed, json, lambda: _show(infos, local))
+    catalog = project_catalog(settings, project_here())
+    infos = catalog.names()
+    local = {name: _local_row(model) for name, model in local_models(settings).items()}
+    routes = {info.name: _route(catalog, info.name) for info in infos if info.provider == "route"}
+    listed = [
+        {**asdict(info), "local": local.get(info.name), "route": routes.get(info.name)} for info in infos
+    ]
+    emit(listed, json, lambda: _show(infos, local, routes))
 
 
-def _show(infos: list[ModelInfo], local: Mapping[str, dict[str, object]]) -> None:
+def _local_row(model: LocalModel) -> dict[str, object]:
+    row = {**asdict(model), "state": model.state, "adapters": list(model.adapters)}
+    del row["loaded"]
+    return row
+
+
+def _route(catalog: Catalog, name: str) -> dict[str, object]:
+    """Policy and targets in order; `problem` says why there are none now."""
+    try:
+        route = catalog.route(name)
+    except MainstayError as error:
+        return {"policy": None, "targets": [], "problem": str(error)}
+    targets = [
+        {
+            "name": routed.target.public_name,
+            "provider": routed.target.provider.name,
+            "model": routed.target.model,
+            "credential": routed.target.credential,
+            "weight": routed.weight,
+        }
+        for routed in route.targets
+    ]
+    return {"policy": route.policy, "targets": targets, "problem": None}
+
+
+def _show_routes(routes: Mapping[str, dict[str, object]]) -> None:
+    rows: list[tuple[str, ...]] = []
+    for name, route in routes.items():
+        targets = cast(list[dict[str, object]], route["targets"])
+        if not targets:
+            rows.append((name, "–", str(route["problem"]), "–", "–"))
+        for at, target in enumerate(targets):
+            first = (name, str(route["policy"])) if at == 0 else ("", "")
+            who = f"{target['provider']}/{target['model']}"
+            if target["credential"] is not None:
+                who += f", {target['credential']}"
+            rows.append((*first, str(target["name"]), who, f"{cast(float, target['weight']):g}"))
+    if rows:
+        out.print()
+        table(["route", "policy", "target", "goes to", ">weight"], rows, "")
+
+
+def _show(
+    infos: list[ModelInfo],
+    local: Mapping[str, dict[str, object]],
+    routes: Mapping[str, dict[str, object]],
+) -> None:
     rows = [(i.name, i.provider, *show_price(i.price), i.note) for i in infos]
     columns = ["model", "provider", ">$ in / 1M", ">$ out / 1M", "note"]
     table(columns, rows, "No models: mainstay models add smollm2")
+    _show_routes(routes)
     shown = [
         (
             name,
@@ -51,30 +104,6 @@ def _show(infos: list[ModelInfo], local: Mapping[str, dict[str, object]]) -> Non
     if shown:
         out.print()
         table(["on this machine", "kind", ">size", ">context", "state", ">memory"], shown, "")
-
-
-def _local_rows(settings: Settings) -> dict[str, dict[str, object]]:
-    """What runs on the local engine, by its public name. `state` is of the process, whoever started it."""
-    running = {engine.gguf: engine for engine in running_engines()}
-    models = {m.name: m for m in install.installed(settings.models_dir) if m.weights is not None}
-    rows: dict[str, dict[str, object]] = {}
-    for model in models.values():
-        base = models.get(model.base) if model.base is not None else model
-        gguf = base.weights if base is not None else None
-        engine = running.get(gguf) if gguf is not None else None
-        context = (
-            settings.engine_context if gguf is None else usable_context_tokens(gguf, settings.engine_context)
-        )
-        rows[f"local/{model.name}"] = {
-            "kind": model.kind,
-            "base": model.base,
-            "bytes": model.bytes,
-            "context_tokens": context,
-            "state": "not loaded" if engine is None else "loaded",
-            "memory_bytes": None if engine is None else engine.memory_bytes,
-            "adapters": [m.name for m in models.values() if m.base == model.name],
-        }
-    return rows
 
 
 def show_price(price: Price | None) -> tuple[str, str]:

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from mainstay.services.folder import DataFolderLock, announce_server, running_server, withdraw_server
     from mainstay.services.in_loop import running
     from mainstay.services.janitor import Janitor
+    from mainstay.services.offers import Offered, by_target, offered, target_views, whose_states
     from mainstay.services.people import LOCAL_ADMIN, local_admin, sign_in_link
     from mainstay.services.publishing import Published, publish, tend_indexes
     from mainstay.services.spending import LimitsInUse, limits_in_use
     from mainstay.services.stores import Stores, open_database, open_stores
+    from mainstay.services.this_machine import LocalModel, local_models
 
 _HOMES = {
     "actions": (
@@ -47,11 +49,13 @@ _HOMES = {
     "container": ("Services",),
     "folder": ("DataFolderLock", "announce_server", "running_server", "withdraw_server"),
     "janitor": ("Janitor",),
+    "offers": ("Offered", "by_target", "offered", "target_views", "whose_states"),
     "people": ("LOCAL_ADMIN", "local_admin", "sign_in_link"),
     "publishing": ("Published", "publish", "tend_indexes"),
     "spending": ("LimitsInUse", "limits_in_use"),
     "in_loop": ("running",),
     "stores": ("Stores", "open_database", "open_stores"),
+    "this_machine": ("LocalModel", "local_models"),
 }
 __all__ = [
     "GATEWAY_WORKER",
@@ -59,18 +63,23 @@ __all__ = [
     "DataFolderLock",
     "Janitor",
     "LimitsInUse",
+    "LocalModel",
+    "Offered",
     "Published",
     "Services",
     "Stores",
     "announce_server",
     "build_services",
+    "by_target",
     "close_services",
     "evaluate_app",
     "limits_in_use",
     "local_admin",
     "local_key",
+    "local_models",
     "may_see",
     "model_warnings",
+    "offered",
     "open_database",
     "open_stores",
     "project_catalog",
@@ -80,10 +89,12 @@ __all__ = [
     "running",
     "running_server",
     "sign_in_link",
+    "target_views",
     "tend_indexes",
     "visible_documents",
     "visible_version",
     "wait_for_trace",
+    "whose_states",
     "withdraw_server",
 ]
 

@@ -168,8 +168,10 @@ class TargetState:
 
     __slots__ = (
         "_forbidden",
+        "attempts",
         "breaker",
         "credential",
+        "failures",
         "health",
         "health_at_s",
         "in_flight",
@@ -186,6 +188,8 @@ class TargetState:
         self.latency = (PeakEwma(), PeakEwma())
         self.limited_until_s = 0.0
         self.in_flight = 0
+        self.attempts = 0
+        self.failures = 0
         self.seen_s = now_s
         self.health: Health | None = None
         self.health_at_s = 0.0
@@ -216,6 +220,7 @@ class TargetState:
 
     def enter(self) -> bool:
         self.in_flight += 1
+        self.attempts += 1
         return self.breaker.enter()
 
     def cut(self, probe: bool) -> None:
@@ -230,6 +235,7 @@ class TargetState:
     def failed(self, probe: bool, error: Exception, now_s: float) -> None:
         """Judge by the error's type: what the server could not help is not held against it."""
         self.in_flight -= 1
+        self.failures += not isinstance(error, ProviderBadRequest)
         if isinstance(error, ProviderAuthFailed | ProviderQuotaExhausted):
             self._key_failed(error, now_s)
             self.breaker.released(probe)
@@ -256,6 +262,8 @@ class TargetView:
     """A target for metrics and pages. `retry_in_s`: until it may be called again; None when it may be now.
 
     `availability`: the breaker's state, or `limited` (Retry-After), or `key_out` (401, 402, 403).
+    `attempts` and `failures` count calls since the target was first seen; a request that was itself wrong, or
+    was cut off, is no failure.
     """
 
     public_name: str
@@ -269,6 +277,8 @@ class TargetView:
     first_token_s: float | None
     whole_s: float | None
     waiting: int | None
+    attempts: int = 0
+    failures: int = 0
 
 
 class Breakers:
@@ -350,6 +360,8 @@ def view(state: TargetState, now_s: float) -> TargetView:
         first_token_s=state.latency_of(streamed=True).value_s(now_s),
         whole_s=state.latency_of(streamed=False).value_s(now_s),
         waiting=None if state.health is None else state.health.waiting,
+        attempts=state.attempts,
+        failures=state.failures,
     )
 
 
