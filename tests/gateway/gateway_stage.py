@@ -23,7 +23,7 @@ from mainstay.govern import SYSTEM
 from mainstay.govern.types import UNLIMITED, Limits
 from mainstay.services import publish
 
-PRICE = {"input": 1, "output": 2, "cached_input": 0.1, "cache_write": 1.25}
+PRICE = {"input": 1, "output": 2, "cached_input": 0.1, "cache_write": 1.25, "cache_write_1h": 2}
 PROMPT = """---
 variables: {question: string}
 ---

@@ -75,11 +75,12 @@ class Heard:
 
 @dataclass(frozen=True)
 class Counted:
-    """Tokens of every answer, in disjoint classes; `written` to the vendor's cache."""
+    """Tokens of every answer, in disjoint classes; `written` to the vendor's cache, `for_an_hour` of them for one."""
 
     plain: int = 10
     cached: int = 20
     written: int = 0
+    for_an_hour: int = 0
     output: int = 9
     reasoning: int = 5
 
@@ -89,8 +90,9 @@ class Counted:
 
     @property
     def cost_nusd(self) -> int:
-        """At the prices of the project file: 1, 0.10, 1.25 and 2 dollars per million tokens."""
-        return self.plain * 1000 + self.cached * 100 + self.written * 1250 + self.output * 2000
+        """At the prices of the project file: 1, 0.10, 1.25 and 2 (to be kept an hour), 2 dollars per million tokens."""
+        writing = (self.written - self.for_an_hour) * 1250 + self.for_an_hour * 2000
+        return self.plain * 1000 + self.cached * 100 + writing + self.output * 2000
 
 
 class Vendor:
@@ -324,7 +326,7 @@ class AnthropicVendor(BlockVendor):
     title = "Anthropic"
     vendor_model = "claude-test-1"
     signs = True
-    counted = Counted(written=7)
+    counted = Counted(written=7, for_an_hour=3)
 
     def __init__(self) -> None:
         self.server = AnthropicServer()
@@ -389,7 +391,7 @@ class BedrockVendor(BlockVendor):
     title = "Amazon Bedrock"
     vendor_model = "anthropic.claude-test-1"
     signs = True
-    counted = Counted(written=7)
+    counted = Counted(written=7, for_an_hour=3)
 
     def __init__(self) -> None:
         self.server = BedrockServer()

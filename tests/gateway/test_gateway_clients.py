@@ -95,7 +95,7 @@ def test_every_answer_says_who_made_it_and_what_is_left(stage: Stage, streamed: 
         for reply in replies:
             list(reply.parse())
     else:
-        assert {reply.headers["x-mainstay-cost-usd"] for reply in replies} == {"0.00003875"}
+        assert {reply.headers["x-mainstay-cost-usd"] for reply in replies} == {"0.000041"}
 
 
 def test_an_answer_carries_the_id_of_its_request(stage: Stage):

@@ -33,6 +33,9 @@ class PriceSection(_Section):
     output: float = Field(ge=0)
     cached_input: float | None = Field(None, ge=0, description="As input, unless there is a discount.")
     cache_write: float | None = Field(None, ge=0, description="Written to a cache; as input, unless dearer.")
+    cache_write_1h: float | None = Field(
+        None, ge=0, description="Written to a cache for an hour; as cache_write, unless dearer."
+    )
 
 
 class ProviderSection(_Section):

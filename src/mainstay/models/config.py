@@ -44,7 +44,7 @@ _PROVIDER_KEYS = frozenset(
 _MODEL_KEYS = frozenset(
     {"provider", "model", "price", "context_tokens", "max_output_tokens", "supports", "lacks"}
 )
-_PRICE_KEYS = frozenset({"input", "output", "cached_input", "cache_write"})
+_PRICE_KEYS = frozenset({"input", "output", "cached_input", "cache_write", "cache_write_1h"})
 _ROUTE_KEYS = frozenset(
     {
         "policy",
@@ -313,16 +313,22 @@ class _Reader:
         price = self._mapping((*at, "price"), body["price"], _PRICE_KEYS)
         amounts = {key: self._amount((*at, "price", key), price.get(key)) for key in ("input", "output")}
         cached = self._amount((*at, "price", "cached_input"), price.get("cached_input", amounts["input"]))
-        write = price.get("cache_write")
-        write_nusd = None if write is None else self._amount((*at, "price", "cache_write"), write) * 1000
+        write, write_1h = (
+            self._optional_nusd((*at, "price"), price, key) for key in ("cache_write", "cache_write_1h")
+        )
         return Price(
             input_nusd=float(amounts["input"] * 1000),  # a dollar per million is 1000 nano-dollars each
             output_nusd=float(amounts["output"] * 1000),
             cached_input_nusd=float(cached * 1000),
             source=f"{self._file.path.name}, line {self._file.line((*at, 'price'))}",
             as_of="",
-            cache_write_nusd=None if write_nusd is None else float(write_nusd),
+            cache_write_nusd=write,
+            cache_write_1h_nusd=write_1h,
         )
+
+    def _optional_nusd(self, at: KeyPath, price: Mapping[str, Any], key: str) -> float | None:
+        """Nano-dollars of a token, from dollars of a million."""
+        return None if price.get(key) is None else float(self._amount((*at, key), price[key]) * 1000)
 
     def _amount(self, at: KeyPath, value: object) -> Decimal:
         try:
