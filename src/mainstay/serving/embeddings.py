@@ -1,4 +1,8 @@
-"""`POST /v1/embeddings` (OpenAI API reference, "Create embeddings"): the local embedder, or a provider's."""
+"""`POST /v1/embeddings` (OpenAI API reference, "Create embeddings"): the local embedder, or a provider's.
+
+What a provider embeds goes there as the input rail of the default policy lets it go on, but for rules on injection:
+an embedding model follows no instructions. What is embedded here leaves nothing, so it stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 import base64
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -23,6 +27,7 @@ from mainstay.serving.deps import Deps
 from mainstay.serving.errors import BadField, ModelNotAllowed, ModelNotFound
 from mainstay.serving.exchange import rate_headers
 from mainstay.serving.http import RawHeaders, raw_header
+from mainstay.serving.input_rail import guarded_texts
 from mainstay.serving.limits.types import Ask, Hold
 from mainstay.serving.snapshot import may_use
 from mainstay.serving.types import Call
@@ -86,7 +91,8 @@ async def _embedded(
         else:
             assert target is not None
             trace.set(Attr.PROVIDER, target.provider.name)
-            found = await _embed_there(target, asked, call)
+            texts = await guarded_texts(asked.texts, deps.snapshots.current.default_policy, deps)
+            found = await _embed_there(target, replace(asked, texts=texts), call)
         tokens = found.input_tokens
         if target is not None:
             cost = None if target.price is None else cost_nusd(Usage(tokens, 0), target.price)

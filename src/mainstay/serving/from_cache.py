@@ -25,6 +25,7 @@ def replayed(run: Run, cached: Cached) -> Final:
         cache="hit",
         environment=None if run.runnable is None else run.runnable.environment,
         guard=(*run.findings, *(f for f in found.guard if f.rail != "input")),
+        masked=run.masked,
         raw=found.raw if not run.request.stream else None,
     )
 

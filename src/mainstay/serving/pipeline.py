@@ -166,7 +166,7 @@ def _keep(run: Run, final: Final) -> None:
     if run.cache != "miss" or run.cache_key is None or not complete or final.refused:
         return
     ttl_s = run.route.cache_ttl_s if run.runnable is None else None
-    run.deps.cache.put(run.cache_key, final, TTL_S if ttl_s is None else ttl_s)
+    run.deps.cache.put(run.cache_key, replace(final, masked={}), TTL_S if ttl_s is None else ttl_s)
 
 
 async def _again(run: Run, cached: Cached) -> AsyncGenerator[Delta, None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -63,6 +64,7 @@ class Run:
         "grounding",
         "hold",
         "leads",
+        "masked",
         "meter",
         "model_finished",
         "needs",
@@ -108,6 +110,8 @@ class Run:
         self.leads: str | None = None
         """The cache key under which twins of this request wait for its answer."""
         self.findings: list[Finding] = []
+        self.masked: Mapping[str, str] = {}
+        """Texts of the request and what the guard let go on in their place."""
         self.passages: tuple[Passage, ...] = ()
         self.context: dict[int, str] = {}  # passage number → its text as the guard lets it go on
         self.citable: dict[int, Passage] = {}  # passage number → it without what must support nothing
@@ -240,6 +244,7 @@ class Run:
             guard=tuple(self.findings),
             response_model=self.meter.model,
             raw=self.raw,
+            masked=self.masked,
             cost_source=self._cost_source(),
             upstream_ms=self.meter.waited_ms,
         )

@@ -17,6 +17,7 @@ from mainstay.models import UnknownModel, estimate_usage
 from mainstay.models.types import ChatCall, Target
 from mainstay.serving.deps import Deps
 from mainstay.serving.errors import ModelNotAllowed, ModelNotFound
+from mainstay.serving.input_rail import guarded
 from mainstay.serving.preparing import for_target
 from mainstay.serving.snapshot import may_use
 from mainstay.serving.surfaces.messages import MessagesSurface
@@ -46,7 +47,10 @@ async def count_response_tokens(request: ChatRequest, key: ApiKey | None, deps: 
 
 
 async def count_tokens(request: ChatRequest, key: ApiKey | None, deps: Deps) -> tuple[int, bool]:
-    """(input tokens, whether its provider counted them). Raises ModelNotAllowed, ModelNotFound, ProviderError."""
+    """(input tokens, whether its provider counted them). Raises ModelNotAllowed, ModelNotFound, ContentBlocked, ProviderError.
+
+    To ask a provider is to send it the text: it goes as the input rail lets it go on.
+    """
     if not may_use(key, request.model):
         raise ModelNotAllowed(request.model)
     runnable = deps.snapshots.current.resolve(request.model)
@@ -56,7 +60,9 @@ async def count_tokens(request: ChatRequest, key: ApiKey | None, deps: Deps) -> 
         raise ModelNotFound(request.model, deps.snapshots.current.models, error.how_to_know) from error
     target = route.targets[0].target
     if runnable is None and isinstance(target.provider, CallCounter):
-        return await target.provider.count_call_tokens(_whole(request.call, target)), True
+        return await target.provider.count_call_tokens(
+            _whole(await guarded(request.call, deps.snapshots.current.default_policy, deps), target)
+        ), True
     return estimate_usage(request.call, "").input_tokens, False
 
 

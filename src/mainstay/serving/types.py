@@ -145,6 +145,8 @@ class Final:
     cost_source: CostSource = "provider"
     saved_nusd: int | None = None
     """What the answer cost when it was made, if it came from the cache."""
+    masked: Mapping[str, str] = field(default_factory=dict)
+    """Texts of the request and what the guard let go on in their place: who keeps the request keeps these."""
     upstream_ms: float = 0.0
     """How long models were waited for; `latency_ms` less this is the gateway's own."""
 

@@ -20,6 +20,7 @@ from mainstay.core.errors import InvalidInput, NotFound
 from mainstay.models.tokens import token_estimate
 from mainstay.models.types import ChatMessage
 from mainstay.serving.errors import BadField
+from mainstay.serving.json_text import with_strings
 from mainstay.serving.responses.store import ResponseStore, StoredResponse
 from mainstay.serving.surfaces.responses import (
     HIDDEN_REASONING,
@@ -107,7 +108,7 @@ class ResponsesService:
 
     async def whole(self, final: FinalAnswer, request: ChatRequest, ids: Ids, owner: str) -> bytes:
         """The body of an answer that was not streamed, kept first when the request wants it kept."""
-        response = await self.keep(request, self._surface.response(final, request, ids), owner)
+        response = await self.keep(request, self._surface.response(final, request, ids), owner, final.masked)
         return self._surface.encode(response, request)
 
     async def end(
@@ -115,15 +116,32 @@ class ResponsesService:
     ) -> bytes:
         """The end of a stream. It is kept before the terminal event, so that it can be continued at once."""
         closing = stream.close(final)
-        return closing + stream.terminal(await self.keep(request, stream.response(final), owner))
+        return closing + stream.terminal(
+            await self.keep(request, stream.response(final), owner, final.masked)
+        )
 
-    async def keep(self, request: ChatRequest, response: dict[str, Any], owner: str) -> dict[str, Any]:
-        """The response as it is to be sent. One that could not be kept says so: `store` is false, and
+    async def keep(
+        self,
+        request: ChatRequest,
+        response: dict[str, Any],
+        owner: str,
+        masked: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Keeps no text of the request that a guard masked: `masked` says what is kept in its place.
+
+        Gives the response as it is to be sent. One that could not be kept says so: `store` is false, and
         `mainstay.warning` tells why. The answer is paid for: it is delivered all the same."""
         if not request.hints.get("store"):
             return response
         items = _with_ids(request.hints["input_items"], response["id"])
-        work = asyncio.to_thread(self._store.save, owner, response, items, shows_secret=shows_secret(request))
+        kept = response
+        if masked:
+            items = with_strings(items, lambda text: masked.get(text, text))
+            kept = {
+                **with_strings({**response, "output": []}, lambda text: masked.get(text, text)),
+                "output": response["output"],
+            }
+        work = asyncio.to_thread(self._store.save, owner, kept, items, shows_secret=shows_secret(request))
         try:
             await asyncio.wait_for(work, self._save_timeout_s)
         except TimeoutError:
