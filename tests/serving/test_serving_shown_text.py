@@ -37,7 +37,7 @@ def test_a_list_that_lost_items_loses_its_numbers() -> None:
 def test_half_a_sentence_is_not_shown_and_said_to_be_removed() -> None:
     text = GroundedText(REMOVE, Numbering())
     text.take("", supported("Everyone has 27 days of leave."))
-    text.cut_off("A status update is sent every")
+    text.cut_off(Judged("A status update is sent every", "unsupported"))
     assert text.removed == ["A status update is sent every"]
     assert text.flush() == ""
 

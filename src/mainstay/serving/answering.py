@@ -83,7 +83,7 @@ async def _judged(
                         return
         for gap, sentence in cutter.rest():
             if run.passages and run.model_finished == "length" and not has_end(sentence):
-                text.cut_off(sentence)
+                text.cut_off(await asyncio.to_thread(judge, sentence))
                 continue
             if shown := text.take(gap, await asyncio.to_thread(judge, sentence)):
                 yield shown

@@ -267,9 +267,12 @@ class GroundedText:
         self._waiting.append((gap, judged))
         return self.flush() if self.enough else ""
 
-    def cut_off(self, sentence: str) -> None:
-        """The output limit ended this sentence in its middle: half a sentence states nothing to be checked."""
-        self.removed.append(sentence)
+    def cut_off(self, judged: Judged) -> None:
+        """The output limit ended this sentence in its middle: half a sentence states nothing. It is told as removed,
+        as the output rail lets it be told."""
+        self.findings.extend(judged.findings)
+        if judged.outcome not in ("blocked", "dropped"):
+            self.removed.append(judged.text)
 
     def _said_before(self, judged: Judged) -> bool:
         """Small models repeat themselves; a supported sentence is shown and counted once."""

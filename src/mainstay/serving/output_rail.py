@@ -141,6 +141,7 @@ class OutputRails:
         """Whether events of the stream tell which block they belong to, so that none can pass by those held back."""
         self._behind = False
         """Whether anything was held back or changed so far."""
+        self._known: set[str] = set()
         self.open: set[int] = set()
         """Choices that have begun and not come to their end."""
         self.blocked = False
@@ -177,7 +178,7 @@ class OutputRails:
             read |= _block_texts(delta.thinking)
         for piece in delta.tool_calls:
             read |= {piece.id or "", piece.name or "", piece.arguments}
-        return may_relay(raw, read, self._guard, self._policy)
+        return may_relay(raw, read, self._guard, self._policy, self._known)
 
     def _judge(self, delta: Delta) -> Delta:
         """The delta itself when all of it passes at once and nothing else does."""

@@ -49,10 +49,13 @@ class Emulation:
             said, problem = await self._once(run, replace(plan, attempts=[]), again)
         if problem is not None:
             raise StructureNotMet(
-                f"{run.target.public_name} did not answer in the asked-for JSON schema: {problem}.",
+                f"{run.target.public_name} did not answer in the asked-for JSON schema{told}",
                 fix="Ask a model that supports json_schema itself, or make the schema simpler.",
                 param="response_format",
             )
+            # What is wrong quotes the answer, which an output rail has not judged.
+            guarded = run.policy is not None and run.policy.rails.get("output")
+            told = "." if guarded else f": {problem}."
         run.whole = (Choice(text=said, finish_reason="stop"),)
 
     async def _once(self, run: Run, plan: Plan, call: ChatCall) -> tuple[str, str | None]:

@@ -1,0 +1,51 @@
+"""What of a provider's own bytes nobody has read: a guard that read the words has not read the bytes.
+
+Events and bodies are relayed as they came, with members that have no normal form (annotations, citations, details
+of reasoning, fields yet unknown). Under an output rail these are relayed only if no rule objects to any string in
+them; else what is known is written anew, without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import orjson
+
+from mainstay.guard import Guard
+from mainstay.guard.types import Policy
+from mainstay.serving.json_text import strings_of
+
+_FRAME: Final = frozenset(
+    {
+        "id", "object", "created", "model", "choices", "index", "delta", "message", "role", "content", "refusal",
+        "finish_reason", "logprobs", "usage", "type", "text", "thinking", "partial_json", "stop_reason",
+        "stop_sequence", "content_block", "assistant", "chat.completion", "chat.completion.chunk", "function",
+        "tool_calls", "name", "arguments", "reasoning_content", "reasoning", "system_fingerprint", "service_tier",
+    }
+)  # fmt: skip
+"""Words of the wire formats themselves."""
+_KNOWN_MAX: Final = 32
+
+
+def may_relay(
+    raw: bytes, read: Collection[str], guard: Guard, policy: Policy, known: set[str] | None = None
+) -> bool:
+    """Whether the output rail lets every string pass that is in `raw` and not among those `read` already.
+
+    `known`: what passed before, as every event of a stream says its id and model again; it grows by a few.
+    """
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return False
+    unread = {text for text in strings_of(body) if text and text not in _FRAME and text not in read}
+    if known is not None:
+        unread -= known
+    if not unread:
+        return True
+    # Sorted, so that the same event is always judged alike.
+    passes = guard.check("\n".join(sorted(unread)), "output", policy).action in ("allow", "flag")
+    if passes and known is not None and len(known) < _KNOWN_MAX:
+        known |= unread
+    return passes
