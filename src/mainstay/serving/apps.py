@@ -8,12 +8,13 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from mainstay.delivery.types import RunnableRelease
+from mainstay.models import ProviderError
 from mainstay.models.capabilities import FIELD_OF, needs
 from mainstay.models.types import Capability, ChatCall, Delta, Route, SourcePassage
 from mainstay.observe.types import Attr
 from mainstay.retrieval.types import Passage, Retrieved
 from mainstay.serving.answering import checked_answer, refuse
-from mainstay.serving.errors import BadField
+from mainstay.serving.errors import BadField, UpstreamFailed
 from mainstay.serving.grounding import without_instructions
 from mainstay.serving.metering import message_bodies
 from mainstay.serving.preparing import preparer, refuse_meaningful
@@ -79,11 +80,24 @@ async def app_answer(run: Run, runnable: RunnableRelease) -> AsyncGenerator[Delt
 async def words(run: Run, plan: Plan, call: ChatCall) -> AsyncGenerator[str, None]:
     """Step 8: a model's words as they come."""
     async with aclosing(run.deps.dispatcher.stream(plan, preparer(run, call), run.meter)) as deltas:
-        async for delta in deltas:
-            run.meter.current.take(delta)
-            run.model_finished = delta.finish_reason or run.model_finished
-            if delta.text:
-                yield delta.text
+        try:
+            async for delta in deltas:
+                run.meter.current.take(delta)
+                run.model_finished = delta.finish_reason or run.model_finished
+                if delta.text:
+                    yield delta.text
+        except (ProviderError, UpstreamFailed) as error:
+            _keep_to_operators(run, error)
+            raise
+
+
+def _keep_to_operators(run: Run, error: ProviderError | UpstreamFailed) -> None:
+    """A provider's own words may repeat the prompt with its passages, which are not the caller's to read.
+
+    The spans of the attempts hold them, for who operates the app.
+    """
+    cause = error.detail.get("cause") or error.code
+    error.message = f"The model of {run.request.model!r} failed to answer ({cause})."
 
 
 async def retrieve(run: Run, runnable: RunnableRelease, corpus: str) -> float:

@@ -11,8 +11,10 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from mainstay.core.errors import ConfigError
+from mainstay.core.secret import Secret
 from mainstay.models.errors import (
     ProviderAuthFailed,
     ProviderError,
@@ -124,11 +126,17 @@ class Upstream:
             response.close()
 
     async def refusal_body(self, response: HttpResponse, deadline: Deadline) -> bytes:
-        """The body of an error answer, as far as it can be had: its status alone already says what to raise."""
+        """The body of an error answer, as far as it can be had: its status alone already says what to raise.
+
+        Servers repeat what they were sent: our key and the server's address are taken out, as callers read the rest.
+        """
         try:
-            return await self.body(response, deadline, ERROR_BYTES_MAX)
+            body = await self.body(response, deadline, ERROR_BYTES_MAX)
         except ProviderError:
             return b""
+        for word in self._hidden():
+            body = body.replace(word.encode(), b"***")
+        return body
 
     def broken(self, what: str) -> ProviderStreamBroken:
         return ProviderStreamBroken(f"{self.name} {what}.", provider=self.name)
@@ -136,6 +144,11 @@ class Upstream:
     async def close(self) -> None:
         if self._client is not None:
             await self._client.close()
+
+    def _hidden(self) -> list[str]:
+        key, options = self._settings.api_key, self._settings.options.values()
+        secrets = [value.reveal() for value in (key, *options) if isinstance(value, Secret)]
+        return [word for word in (*secrets, self.base_url, urlsplit(self.base_url).netloc) if word]
 
     def _open(self) -> HttpClient:
         if self._client is None:
