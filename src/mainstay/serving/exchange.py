@@ -67,7 +67,10 @@ class Exchange:
         given = header(self.scope, b"x-mainstay-deadline-ms")
         if given is None:
             return None
-        if not given.isdigit() or not 1 <= int(given) <= DEADLINE_MS_MAX:
+        if (
+            not (given.isascii() and given.isdigit() and len(given) < 10)
+            or not 1 <= int(given) <= DEADLINE_MS_MAX
+        ):
             raise BadField(
                 "x-mainstay-deadline-ms",
                 f"must be a whole number from 1 to {DEADLINE_MS_MAX:,}; got {given!r}.",
@@ -77,7 +80,9 @@ class Exchange:
     def client_retry(self) -> int:
         """How often the official SDK has sent this request before."""
         given = header(self.scope, b"x-stainless-retry-count")
-        return int(given) if given is not None and given.isdigit() and len(given) < 4 else 0
+        return (
+            int(given) if given is not None and given.isascii() and given.isdigit() and len(given) < 4 else 0
+        )
 
     def headers(self, final: Final | None = None) -> RawHeaders:
         """Of every answer; `final` adds what is known only at its end."""
