@@ -60,9 +60,10 @@ def read_messages_request(body: Mapping[str, Any], *, count_only: bool = False) 
 
 
 def _system(given: Mapping[str, Any], conversation: Conversation) -> tuple[ChatMessage, ...]:
-    if not given.get("system"):
+    system = given.get("system")
+    if system in (None, "", []):
         return ()
-    return (conversation.text_message("system", given["system"], "system"),)
+    return (conversation.text_message("system", system, "system"),)
 
 
 def _stops(value: Any, where: str) -> tuple[str, ...]:
