@@ -79,7 +79,7 @@ async def always_answers(peer: Peer) -> None:
         asked = orjson.loads(seen.body)
         if seen.path.endswith("/embeddings"):
             data = [
-                {"index": n, "embedding": [0.5] * (asked.get("dimensions") or 3)}
+                {"index": n, "embedding": [0.5] * (min(8, asked.get("dimensions") or 3))}
                 for n in range(len(asked["input"]))
             ]
             peer.send(answer(orjson.dumps({"data": data, "model": "m", "usage": {"prompt_tokens": 3}})))

@@ -155,7 +155,7 @@ def list_users(services: Parts, _: Governor) -> Response:
     return json_response({"users": services.users.list()})
 
 
-@router.post("/users")
+@router.post("/users", status_code=201)
 def create_user(new: NewUser, services: Parts, actor: Governor) -> Response:
     user = services.users.create(
         actor, new.email, new.name or new.email.partition("@")[0], new.role, new.password

@@ -134,8 +134,8 @@ def _completion() -> Schema:
 
 
 def _messages(*, counted: bool) -> Schema:
-    block = _object({"type": {"const": "text"}, "text": _WORD})
-    content = {"anyOf": [_WORD, _list(block, minItems=1)]}
+    block = _object({"type": _TEXT})
+    content = {"anyOf": [_WORD, _list(block)]}
     message = _object({"role": {"enum": ["user", "assistant"]}, "content": content})
     tool = _object({"name": _TOOL_NAME, "input_schema": _ANY_OBJECT}, {"description": _TEXT})
     needed: dict[str, Schema] = {"model": _MODEL, "messages": _list(message, minItems=1)}
@@ -162,13 +162,12 @@ def _messages(*, counted: bool) -> Schema:
 
 
 def _response_request() -> Schema:
-    item = _object({"role": {"enum": ["user", "system", "developer"]}, "content": _WORD})
     tool = _object(
         {"type": {"const": "function"}, "name": _TOOL_NAME},
         {"description": _TEXT, "parameters": _ANY_OBJECT, "strict": _FLAG},
     )
     return _object(
-        {"model": _MODEL, "input": {"anyOf": [_WORD, _list(item, minItems=1)]}},
+        {"model": _MODEL, "input": {"anyOf": [_TEXT, _list(_ANY_OBJECT, minItems=1)]}},
         {
             "instructions": _TEXT,
             "previous_response_id": _TEXT,
