@@ -10,6 +10,8 @@ from typing import Any
 
 import jsonschema
 import orjson
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from mainstay.core.errors import MainstayError
 from mainstay.models.types import ChatCall, ChatMessage, Choice, Route
@@ -17,6 +19,9 @@ from mainstay.serving.errors import BadField
 from mainstay.serving.preparing import preparer
 from mainstay.serving.routing.types import Plan
 from mainstay.serving.run import Run
+
+_NOWHERE: Registry[Any] = Registry()
+"""References lead nowhere but into the schema itself: the caller names no address for us to fetch from."""
 
 _FENCE = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 
@@ -48,14 +53,14 @@ class Emulation:
             again = replace(self.call, messages=(*self.call.messages, *mend))
             said, problem = await self._once(run, replace(plan, attempts=[]), again)
         if problem is not None:
+            # What is wrong quotes the answer, which an output rail has not judged.
+            guarded = run.policy is not None and run.policy.rails.get("output")
+            told = "." if guarded else f": {problem}."
             raise StructureNotMet(
                 f"{run.target.public_name} did not answer in the asked-for JSON schema{told}",
                 fix="Ask a model that supports json_schema itself, or make the schema simpler.",
                 param="response_format",
             )
-            # What is wrong quotes the answer, which an output rail has not judged.
-            guarded = run.policy is not None and run.policy.rails.get("output")
-            told = "." if guarded else f": {problem}."
         run.whole = (Choice(text=said, finish_reason="stop"),)
 
     async def _once(self, run: Run, plan: Plan, call: ChatCall) -> tuple[str, str | None]:
@@ -114,13 +119,21 @@ def _following(messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
 
 
 def problem_with(text: str, schema: Mapping[str, Any]) -> str | None:
-    """What is wrong with a JSON text in the eyes of a schema, in one line; None when it fits."""
+    """What is wrong with a JSON text in the eyes of a schema, in one line; None when it fits.
+
+    Raises BadField for a schema that refers to what is not in it, or to itself without end.
+    """
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         return f"it is not JSON ({error})"
-    found = jsonschema.Draft202012Validator(dict(schema)).iter_errors(value)
-    first = next(iter(found), None)
+    found = jsonschema.Draft202012Validator(dict(schema), registry=_NOWHERE).iter_errors(value)
+    try:
+        first = next(iter(found), None)
+    except (Unresolvable, RecursionError) as error:
+        raise BadField(
+            "response_format.json_schema.schema", f"cannot be followed: {str(error)[:200]}"
+        ) from error
     if first is None:
         return None
     where = "".join(f"[{part!r}]" for part in first.absolute_path)
