@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
@@ -19,6 +20,13 @@ LEAST_OUTPUT_TOKENS = 16
 DEFAULT_OUTPUT_TOKENS = 4096
 """Output limit of a budgeted call when neither the caller nor the model names one."""
 
+_RATES: Mapping[str, tuple[Any, ...]] = {
+    "service_tier": ("auto", "default", "flex", "standard", "standard_only"),
+    "speed": ("standard",),
+    "inference_geo": ("global",),
+}
+"""Fields by which OpenAI and Anthropic serve at dearer rates, and the values that do not."""
+
 UNTRACKED = Hold("", (), 0, 0, 0, tracked=False)
 """The hold of a request that no limit applies to."""
 
@@ -27,7 +35,8 @@ class Need:
     """What a call needs of one target at most: input and output tokens, and their price there.
 
     `output_tokens` are those of one choice; `choices` multiplies them. Amounts are None for an unknown price.
-    `cache_writes`: whether the call may write the provider's prompt cache.
+    `cache_writes`: whether the call may write the provider's prompt cache. `thinking_tokens`: its budget of
+    thinking, which providers want below the output limit.
     """
 
     __slots__ = (
@@ -37,6 +46,7 @@ class Need:
         "least_nusd",
         "output_tokens",
         "price",
+        "thinking_tokens",
         "worst_nusd",
     )
 
@@ -47,6 +57,7 @@ class Need:
         choices: int,
         price: Price | None,
         cache_writes: bool = True,
+        thinking_tokens: int = 0,
     ) -> None:
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
@@ -54,7 +65,8 @@ class Need:
         self.price = price
         self.cache_writes = cache_writes
         self.worst_nusd = self._worst(output_tokens)
-        self.least_nusd = self._worst(min(output_tokens, LEAST_OUTPUT_TOKENS))
+        self.thinking_tokens = thinking_tokens
+        self.least_nusd = self._worst(min(output_tokens, thinking_tokens + LEAST_OUTPUT_TOKENS))
 
     @property
     def tokens(self) -> int:
@@ -67,8 +79,8 @@ class Need:
         return worst_case_nusd(self.input_tokens, written, self.price, cache_writes=self.cache_writes)
 
     def fitting(self, granted_nusd: int) -> int | None:
-        """As `affordable`; None when not even one token fits."""
-        least = self._worst(1)
+        """As `affordable`; None when not even one token beyond its thinking fits."""
+        least = self._worst(self.thinking_tokens + 1)
         return None if least is None or least > granted_nusd else self.affordable(granted_nusd)
 
     def affordable(self, granted_nusd: int) -> int:
@@ -88,11 +100,21 @@ class Need:
 
 def need_of(call: ChatCall, target: Target) -> Need:
     """By length alone, as an engine's own tokenizer is too slow for the event loop."""
-    output = asked_tokens(call, target) or target.max_output_tokens or DEFAULT_OUTPUT_TOKENS
+    thinking = (call.reasoning.budget_tokens if call.reasoning is not None else None) or 0
+    output = asked_tokens(call, target) or target.max_output_tokens or DEFAULT_OUTPUT_TOKENS + thinking
     tokens = call_token_ceiling(call)
     if call.extra:  # passed through as it is, whatever it makes the provider read
         tokens += len(orjson.dumps(dict(call.extra)))
-    return Need(tokens, output, call.n, target.price, asks_for_cache(call))
+    return Need(tokens, output, call.n, price_for(call, target), asks_for_cache(call), thinking)
+
+
+def price_for(call: ChatCall, target: Target) -> Price | None:
+    """The target's price; None, unknown, when the call asks its provider for service at another rate."""
+    if call.source_format == target.provider.wire_format and call.extra:
+        for name, at_list_price in _RATES.items():
+            if call.extra.get(name, at_list_price[0]) not in at_list_price:
+                return None
+    return target.price
 
 
 def asks_for_cache(call: ChatCall) -> bool:
@@ -111,7 +133,8 @@ def asked_tokens(call: ChatCall, target: Target) -> int | None:
 
 
 def ask_for(needs: Iterable[Need], spent_nusd: int = 0) -> Ask:
-    """One ask that covers the dearest of `needs`, on top of what failed attempts have cost already."""
+    """One ask for any of `needs`, on top of what failed attempts have cost already: as much as the dearest wants,
+    and no less than the cheapest can do with. Whoever is chosen has its own need held before it is asked."""
     found = list(needs)
     if len(found) == 1:
         return _ask_for_one(found[0], spent_nusd)
@@ -119,8 +142,8 @@ def ask_for(needs: Iterable[Need], spent_nusd: int = 0) -> Ask:
     least = [n.least_nusd for n in found]
     return Ask(
         tokens=max(n.tokens for n in found),
-        wanted_nusd=_most(worst, spent_nusd),
-        least_nusd=_most(least, spent_nusd),
+        wanted_nusd=_of_all(max, worst, spent_nusd),
+        least_nusd=_of_all(min, least, spent_nusd),
     )
 
 
@@ -135,9 +158,10 @@ def _ask_for_one(need: Need, spent_nusd: int) -> Ask:
     )
 
 
-def _most(amounts: list[int | None], spent_nusd: int) -> int | None:
+def _of_all(choose: Callable[[list[int]], int], amounts: list[int | None], spent_nusd: int) -> int | None:
+    """None when any is unknown."""
     known = [amount for amount in amounts if amount is not None]
-    return None if len(known) < len(amounts) else max(known) + spent_nusd
+    return None if len(known) < len(amounts) else choose(known) + spent_nusd
 
 
 def has_hard_budget(scopes: Iterable[LimitScope]) -> bool:
