@@ -7,8 +7,8 @@ which only makes a hold larger for a moment; the settled cost comes from the pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Protocol, runtime_checkable
 
 import orjson
 
@@ -17,6 +17,12 @@ from mainstay.models.types import ChatCall, ChatMessage, MediaPart, Target, Text
 MESSAGE_OVERHEAD_TOKENS: Final = 16
 """Role, separators and what a chat template adds per message; measured 5 to 8 on common templates."""
 
+TOOLS_OVERHEAD_TOKENS: Final = 1024
+"""What providers tell a model of its tools, or of a schema to keep, before the first: documented up to 530."""
+
+TOOL_OVERHEAD_TOKENS: Final = 64
+"""What they write around each."""
+
 IMAGE_TOKENS: Final = 49_152
 """The dearest documented rule is gpt-4o-mini's: 2,833 and 5,667 for each of at most 8 tiles, so 48,169."""
 
@@ -24,6 +30,8 @@ LOW_DETAIL_IMAGE_TOKENS: Final = 3_072
 FILE_TOKENS: Final = 65_536
 TOKENS_MAX: Final = 100_000_000
 """More than this no one call can use; the longest contexts of 2026 are a tenth of it."""
+_COUNTED: Final = frozenset({"role", "content", "tool_calls", "tool_call_id"})
+"""Members of a message that the normal form holds, whatever else stands beside them."""
 _PIECE_CHARACTERS: Final = 1 << 16
 
 
@@ -79,7 +87,11 @@ def message_token_ceiling(messages: Iterable[ChatMessage]) -> int:
 
 def call_token_ceiling(call: ChatCall) -> int:
     """As message_token_ceiling, with the tools and the schema of the answer, which are part of the prompt too."""
-    return message_token_ceiling(call.messages) + sum(map(token_ceiling, _schemas(call)))
+    tokens = message_token_ceiling(call.messages)
+    schemas = [token_ceiling(schema) + TOOL_OVERHEAD_TOKENS for schema in _schemas(call)]
+    if schemas:
+        tokens += TOOLS_OVERHEAD_TOKENS + sum(schemas)
+    return tokens if call.source is None else tokens + _unread(call.source)
 
 
 def estimate_usage(call: ChatCall, output: str) -> Usage:
@@ -113,6 +125,15 @@ def _message(message: ChatMessage, count: Callable[[str], int]) -> int:
     for thought in message.thinking:
         tokens += count(thought.text) + count(thought.encrypted or "")
     return tokens + (count(message.name) if message.name else 0)
+
+
+def _unread(source: Mapping[str, Any]) -> int:
+    """A bound for what else the messages of a client's own body hold: it is passed on, so it may be read."""
+    tokens = 0
+    for message in source.get("messages") or ():
+        if len(message) > 2:
+            tokens += sum(len(orjson.dumps(message[name])) for name in message.keys() - _COUNTED)
+    return tokens
 
 
 def _schemas(call: ChatCall) -> Iterator[str]:
