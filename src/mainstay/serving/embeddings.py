@@ -17,7 +17,7 @@ import orjson
 
 from mainstay.core.errors import MainstayError
 from mainstay.models import UnknownModel, cost_nusd, worst_case_nusd
-from mainstay.models.tokens import token_ceiling
+from mainstay.models.tokens import token_ceiling, token_estimate
 from mainstay.models.types import EmbeddingProvider, Embeddings, Target, Usage
 from mainstay.observe import TraceBuilder
 from mainstay.observe.types import Attr
@@ -29,11 +29,14 @@ from mainstay.serving.exchange import rate_headers
 from mainstay.serving.http import RawHeaders, raw_header
 from mainstay.serving.input_rail import guarded_texts
 from mainstay.serving.limits.types import Ask, Hold
+from mainstay.serving.metering import MAY_BE_BILLED
 from mainstay.serving.snapshot import may_use
 from mainstay.serving.types import Call
 
 INPUTS_MAX = 2048
 DEADLINE_S = 120.0
+MARKS_PER_TEXT = 4
+"""Tokens that a model puts around each text, at most."""
 _FIELDS = {"model", "input", "encoding_format", "dimensions", "user"}
 
 
@@ -82,8 +85,8 @@ async def _embedded(
     local = embedder if embedder is not None and asked.model in names_of(embedder) else None
     target = None if local is not None else _target(asked.model, embedder, deps)
     hold = await _admitted(asked, target, call, deps)
-    tokens: int | None = None
-    cost: int | None = 0
+    tokens = sum(map(token_estimate, asked.texts))  # should it be cut off: what was sent may be billed
+    cost = _cost(tokens, target)
     try:
         if local is not None:
             trace.set(Attr.PROVIDER, "local")
@@ -94,16 +97,16 @@ async def _embedded(
             texts = await guarded_texts(asked.texts, deps.snapshots.current.default_policy, deps)
             found = await _embed_there(target, replace(asked, texts=texts), call)
         tokens = found.input_tokens
-        if target is not None:
-            cost = None if target.price is None else cost_nusd(Usage(tokens, 0), target.price)
-    except MainstayError:
-        tokens = 0
+        cost = _cost(tokens, target)
+    except MainstayError as error:
+        if not isinstance(error, MAY_BE_BILLED):
+            tokens, cost = 0, 0
         raise
     finally:
         if hold is not UNTRACKED:
             deps.limiter.settle(hold, cost, tokens)
-    trace.set(Attr.INPUT_TOKENS, tokens)
-    trace.set(Attr.COST_NUSD, cost)
+        trace.set(Attr.INPUT_TOKENS, tokens)
+        trace.set(Attr.COST_NUSD, cost)
     headers = rate_headers(hold.rate, hold.token_rate)
     return EmbeddingReply(_body(asked, found), [raw_header(b"x-mainstay-model", asked.model), *headers])
 
@@ -123,11 +126,18 @@ async def _admitted(asked: _Asked, target: Target | None, call: Call, deps: Deps
     scopes = deps.snapshots.current.scopes_of(call.key, None)
     if not scopes:
         return UNTRACKED
-    tokens = sum(token_ceiling(text) for text in asked.texts)
+    tokens = sum(token_ceiling(text) + MARKS_PER_TEXT for text in asked.texts)
     worst: int | None = 0
     if target is not None:
         worst = None if target.price is None else worst_case_nusd(tokens, 0, target.price)
     return await deps.limiter.reserve(scopes, Ask(tokens, worst, worst))
+
+
+def _cost(tokens: int, target: Target | None) -> int | None:
+    """None for an unknown price; what is embedded here is free."""
+    if target is None:
+        return 0
+    return None if target.price is None else cost_nusd(Usage(tokens, 0), target.price)
 
 
 def _embed_here(embedder: Embedder, asked: _Asked) -> Embeddings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from mainstay.models import (
@@ -13,14 +14,16 @@ from mainstay.models import (
     estimate_usage,
 )
 from mainstay.models.collect import Collector
-from mainstay.models.types import ChatCall, ChatMessage, Completion, Delta, MediaPart, Target, Usage
+from mainstay.models.types import ChatCall, ChatMessage, Choice, Completion, Delta, MediaPart, Target, Usage
 from mainstay.observe import Step, TraceBuilder
 from mainstay.observe.types import Attr
+from mainstay.serving.admission import price_for
 from mainstay.serving.errors import DeadlineExceeded
 from mainstay.serving.routing.types import Attempt
 
 _NOTHING = Usage(0, 0)
-_MAY_BE_BILLED = (ProviderTimeout, ProviderStreamBroken, DeadlineExceeded)
+MAY_BE_BILLED = (ProviderTimeout, ProviderStreamBroken, DeadlineExceeded)
+"""Failures after which a provider may have worked, and charge for it."""
 
 
 class MeteredCall:
@@ -47,8 +50,12 @@ class MeteredCall:
         """The provider's own count; ours, marked as estimated, when it gave none."""
         if self._usage is None:
             told = self.completion.usage if self.completion is not None else self.said.usage
-            if told is not None:
+            if told is not None and (self.completion is not None or self.said.finished):
                 return told
+            if told is not None:  # of a moment before it was cut off
+                counted = self._counted()
+                written = max(told.output_tokens, counted.output_tokens)
+                return replace(told, output_tokens=written, estimated=True)
             if self.unbilled:
                 return _NOTHING
             return self._counted()
@@ -56,7 +63,8 @@ class MeteredCall:
 
     def _counted(self) -> Usage:
         """A count of what was said: one token a piece at least, as providers stream by the token."""
-        usage = estimate_usage(self.call, self.said.text)
+        choices = self.said.choices() if self.completion is None else self.completion.choices
+        usage = estimate_usage(self.call, "".join(map(_written, choices)))
         written = max(usage.output_tokens, self.pieces)
         return Usage(usage.input_tokens, written, estimated=True)
 
@@ -80,7 +88,8 @@ class MeteredCall:
     def _counted_cost(self) -> int | None:
         if self.unbilled and self.said.usage is None:
             return 0
-        return None if self.target.price is None else cost_nusd(self.usage, self.target.price)
+        price = price_for(self.call, self.target)
+        return None if price is None else cost_nusd(self.usage, price)
 
 
 class Meter:
@@ -147,7 +156,7 @@ class Meter:
         if error is not None:
             metered.step.fail(error)
             # Refused or not reached, nothing was made that could be billed; silence and a cut may have been.
-            heard = bool(metered.pieces) or isinstance(error, _MAY_BE_BILLED)
+            heard = bool(metered.pieces) or isinstance(error, MAY_BE_BILLED)
             metered.unbilled = not heard
         metered.close()
         if attempt.ttft_s is not None:
@@ -156,6 +165,12 @@ class Meter:
         if self.with_messages:
             metered.step.set(Attr.OUTPUT_MESSAGES, [{"role": "assistant", "content": metered.text}])
         metered.step.end()
+
+
+def _written(choice: Choice) -> str:
+    """Everything that a model wrote for one choice."""
+    calls = [f"{call.name}{call.arguments}" for call in choice.tool_calls]
+    return "".join((choice.text, choice.reasoning, choice.refusal, *calls))
 
 
 def total_usage(found: Sequence[Usage]) -> Usage:
@@ -167,6 +182,8 @@ def total_usage(found: Sequence[Usage]) -> Usage:
         estimated=any(u.estimated for u in found),
         cache_write_tokens=sum(u.cache_write_tokens for u in found),
         cache_write_1h_tokens=sum(u.cache_write_1h_tokens for u in found),
+        audio_input_tokens=sum(u.audio_input_tokens for u in found),
+        audio_output_tokens=sum(u.audio_output_tokens for u in found),
     )
 
 
