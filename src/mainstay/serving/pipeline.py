@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
+from mainstay.core.clock import US_PER_S
 from mainstay.core.faults import fault
 from mainstay.models import UnknownModel
 from mainstay.models.capabilities import needs
@@ -25,6 +26,7 @@ from mainstay.serving.errors import ModelNotAllowed, ModelNotFound
 from mainstay.serving.from_cache import choice_deltas, replayed
 from mainstay.serving.input_rail import guard_input
 from mainstay.serving.plain import plain_answer
+from mainstay.serving.routing.errors import deadline_exceeded
 from mainstay.serving.routing.sticky import sticky_key
 from mainstay.serving.routing.types import Plan
 from mainstay.serving.run import Run
@@ -44,7 +46,7 @@ async def answer(call: Call, deps: Deps) -> AsyncGenerator[Event, None]:
     try:
         resolve(run)  # 2
         await admit(run)  # 3
-        await guard_input(run)  # 4
+        await _guard(run)  # 4
         cached = await look_up(run)  # 5
         pieces = _again(run, cached) if cached is not None else _anew(run)
         async with aclosing(pieces):
@@ -100,19 +102,27 @@ async def admit(run: Run) -> None:
         fault("serving.after_reserve")
 
 
+async def _guard(run: Run) -> None:
+    """Step 4. A mask may be longer than what it hides: what the call needs is then counted anew."""
+    admitted = run.asked
+    await guard_input(run)
+    if run.asked is not admitted:
+        run.needs = {}
+
+
 def settle(run: Run) -> None:
     """Step 10: the hold becomes what was spent, on every way out, and twins that wait are told.
 
     Synchronous, so that no cancellation can come between.
     """
+    if run.leads is not None:  # first: whatever fails here must not leave twins waiting
+        run.deps.flights.land(run.leads)
     fault("serving.before_settle")
     if run.hold is not UNTRACKED:
         cost, usage = run.cost_nusd, run.meter.usage
         run.deps.limiter.settle(run.hold, cost, usage.input_tokens + usage.output_tokens)
         run.trace.set("mainstay.budget.held_nusd", run.hold.nusd)
         run.trace.set("mainstay.budget.settled_nusd", cost)
-    if run.leads is not None:
-        run.deps.flights.land(run.leads)
 
 
 async def look_up(run: Run) -> Cached | None:
@@ -127,13 +137,29 @@ async def look_up(run: Run) -> Cached | None:
             replace(run.request, call=run.asked), run.call.identity, _tenant(run.call), _served_by(run)
         )
         found = run.deps.cache.get(key, run.call.cache_max_age_s)
-        if found is None and await run.deps.flights.join(key):
-            found = run.deps.cache.get(key)
+        if found is None:
+            found = await _of_twin(run, key)
         if found is None and run.deps.flights.lead(key):
             run.leads = key
         run.cache = "miss" if found is None else "hit"
         step.set(Attr.CACHE, run.cache)
     return found
+
+
+async def _of_twin(run: Run, key: str) -> Cached | None:
+    """The answer of the request that leads with this key; None without one, or when it came to nothing.
+
+    It was made after this request came, so it is young enough whatever `max-age` says. Raises DeadlineExceeded.
+    """
+    began_us, max_age_s = run.deps.clock(), run.call.cache_max_age_s
+    try:
+        async with asyncio.timeout(_left_s(run)):
+            if not await run.deps.flights.join(key):
+                return None
+    except TimeoutError:
+        raise deadline_exceeded(run.route.name) from None
+    waited_s = (run.deps.clock() - began_us) / US_PER_S
+    return run.deps.cache.get(key, None if max_age_s is None else max(max_age_s, waited_s))
 
 
 def _caches(run: Run) -> bool:
@@ -153,9 +179,9 @@ def _tenant(call: Call) -> str:
 
 
 def _served_by(run: Run) -> str:
-    if run.runnable is not None:
-        return run.runnable.release.digest
     targets = ",".join(sorted({routed.target.public_name for routed in run.route.targets}))
+    if run.runnable is not None:
+        return f"{run.runnable.release.digest};{run.route.name}={targets}"
     policy = run.snapshot.policy_digest
     return f"{run.route.name}={targets};{policy}"
 
@@ -171,6 +197,7 @@ def _keep(run: Run, final: Final) -> None:
 
 async def _again(run: Run, cached: Cached) -> AsyncGenerator[Delta, None]:
     """A cached answer, as a stream when one was asked for."""
+    run.trace.set("mainstay.saved_nusd", cached.final.cost_nusd)
     run.cache_age_s = (run.deps.clock() - cached.stored_at_us) / 1e6
     if not run.request.stream:
         return
@@ -189,18 +216,23 @@ def _anew(run: Run) -> AsyncGenerator[Delta, None]:
 def plan_for(run: Run) -> Plan:
     """What the attempts of this request share."""
     route, call = run.route, run.asked
-    deadline_s = route.deadline_s if run.runnable is None else run.runnable.generation.deadline_s
-    if run.call.deadline_s is not None:
-        deadline_s = min(deadline_s, run.call.deadline_s)
     return Plan(
         route=route,
-        ends_at_s=asyncio.get_running_loop().time() + max(0.0, deadline_s - run.elapsed_ms / 1000),
+        ends_at_s=asyncio.get_running_loop().time() + _left_s(run),
         needs=needs(call),
         input_tokens=sum(len(m.content) for m in call.messages) // 4,
         max_tokens=call.max_tokens,
         sticky_key=sticky_key(run.request) if route.sticky else None,
         client_retry=run.call.client_retry,
     )
+
+
+def _left_s(run: Run) -> float:
+    """Until the deadline of the route or release, or the caller's own when that is sooner."""
+    deadline_s = run.route.deadline_s if run.runnable is None else run.runnable.generation.deadline_s
+    if run.call.deadline_s is not None:
+        deadline_s = min(deadline_s, run.call.deadline_s)
+    return max(0.0, deadline_s - run.elapsed_ms / 1000)
 
 
 async def ask(call: Call, deps: Deps) -> Final:
