@@ -326,6 +326,19 @@ async def test_a_slot_is_free_again_after_every_settlement(limiter: Limiter) -> 
         await limiter.reserve([key], asking())
 
 
+async def test_what_is_withdrawn_was_never_asked(limiter: Limiter) -> None:
+    key = scope("key", "a", MONTH, rpm=1, tpm=100, slots=1)
+    for _ in range(3):
+        limiter.withdraw(await limiter.reserve([key], asking(600, 100, tokens=100)))
+    assert await money_of(limiter, key) == (0, 0)
+    hold = await limiter.reserve([key], asking(600, 100, tokens=100))
+    limiter.settle(hold, 250, None)
+    limiter.withdraw(hold)
+    assert await money_of(limiter, key) == (250, 0)
+    with pytest.raises(RateLimited):
+        await limiter.reserve([key], asking())
+
+
 async def test_a_limit_of_nothing_refuses_everything(limiter: Limiter) -> None:
     for none, error in ((scope(rpm=0), RateLimited), (scope(slots=0), TooManyAtOnce)):
         with pytest.raises(error):

@@ -13,7 +13,7 @@ from mainstay.serving.admission import Need, need_of
 from mainstay.serving.deps import Deps
 from mainstay.serving.errors import reply_to
 from mainstay.serving.limits.types import BudgetState
-from mainstay.serving.pipeline import plan_for, resolve
+from mainstay.serving.pipeline import admit, plan_for, resolve
 from mainstay.serving.run import Run
 from mainstay.serving.types import Call
 
@@ -85,12 +85,10 @@ def _budget_body(state: BudgetState, need: Need | None) -> dict[str, Any]:
 
 async def _refusal(run: Run, need: Need | None) -> dict[str, Any] | None:
     """The error the request would meet now, found by holding what it needs and letting it go at once."""
-    from mainstay.serving.pipeline import admit, settle
-
     try:
         await admit(run)
     except MainstayError as error:
         body: dict[str, Any] = reply_to(error).body["error"]
         return body
-    settle(run)
+    run.deps.limiter.withdraw(run.hold)
     return None

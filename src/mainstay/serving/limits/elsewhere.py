@@ -25,6 +25,9 @@ class LimitsElsewhere:
     def settle(self, hold: Hold, cost_nusd: int | None, tokens: int | None) -> None:
         """Nothing is held here."""
 
+    def withdraw(self, hold: Hold) -> None:
+        """Nothing is held here."""
+
     async def states(self, scopes: Sequence[LimitScope]) -> tuple[BudgetState, ...]:
         if any(scope.limits.budgets for scope in scopes):
             raise _elsewhere("Budgets are kept")

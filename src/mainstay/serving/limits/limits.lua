@@ -250,10 +250,17 @@ function operations.settle(op)
   return { 'late' }
 end
 
--- {'cancel', id}: a reservation whose answer was lost. It costs nothing, and is refused should it still come.
+-- {'cancel', id}: a reservation whose answer was lost, or whose request is not made. It costs nothing, its request
+-- is not counted, and it is refused should it still come.
 function operations.cancel(op)
   local packed = redis.call('HGET', HOLDS, op[2])
-  if packed and packed ~= TOMB then return operations.settle({ 'settle', op[2], 0, 0 }) end
+  if packed and packed ~= TOMB then
+    for _, scope in ipairs(cmsgpack.unpack(packed)[5]) do
+      local view = view_of(scope)
+      view[2] = math.max(0, view[2] - MINUTE_MS)
+    end
+    return operations.settle({ 'settle', op[2], 0, 0 })
+  end
   redis.call('HSET', HOLDS, op[2], TOMB)
   redis.call('ZADD', EXPIRY, whole(now + ttl), op[2])
   return { 'ok' }

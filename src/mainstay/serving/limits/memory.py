@@ -151,6 +151,17 @@ class MemoryLimiter:
         if crossed:
             self._warn(crossed)
 
+    def withdraw(self, hold: Hold) -> None:
+        """See `Limiter.withdraw`."""
+        now = self._clock()
+        with self._lock:
+            record = self._open.get(hold.id)
+            for state in () if record is None else record.states:
+                meter = state.requests
+                if record is not None and meter is not None and meter.since_us <= record.at_us:
+                    meter.give_back(1, now)
+            self._settle(hold.id, 0, 0, now)
+
     async def states(self, scopes: Sequence[LimitScope]) -> tuple[BudgetState, ...]:
         now = self._clock()
         with self._lock:

@@ -150,6 +150,11 @@ class RedisLimiter:
         self._outbox.add(hold.id, (cost_nusd, tokens))
         self._tell(hold.id, (cost_nusd, tokens))
 
+    def withdraw(self, hold: Hold) -> None:
+        """See `Limiter.withdraw`."""
+        if self._open.pop(hold.id, None) is not None:
+            self._batches.tell(["cancel", hold.id])
+
     async def states(self, scopes: Sequence[LimitScope]) -> tuple[BudgetState, ...]:
         now = self._now()
         limited = [self._compile(scope, now) for scope in scopes if scope.limits.budgets]

@@ -104,6 +104,10 @@ class Limiter(Protocol):
         """
         ...
 
+    def withdraw(self, hold: Hold) -> None:
+        """Undo a reservation whose request is not made: money, tokens, slot and the request itself."""
+        ...
+
     async def states(self, scopes: Sequence[LimitScope]) -> tuple[BudgetState, ...]:
         """Where every budget of these scopes stands now."""
         ...
