@@ -63,8 +63,6 @@ _PATHS: Mapping[str, Surface] = {
     "/v1/messages": SURFACES["messages"],
 }
 _OPENAI = ChatSurface()
-LARGE_BODY_BYTES = 256 * 1024
-"""Bodies above this are decoded and read off the event loop."""
 
 
 class MethodNotAllowed(MainstayError):
@@ -128,10 +126,15 @@ class Gateway:
         await send_json(send, reply.status, surface.error_body(reply), headers)
 
     async def _ask(self, exchange: Exchange, surface: Surface, receive: Receive, send: Send) -> None:
+        snapshot = self._deps.snapshots.current
         key, identity = self._identify(exchange.scope)
         if exchange.scope["method"] != "POST":
             raise MethodNotAllowed(f"{exchange.path} takes POST.")
         body = parse_json_object(await read_body(receive, self._body_limit_bytes))
+        if (
+            self._deps.snapshots.current is not snapshot
+        ):  # the key may be revoked since its body began to come
+            key, identity = self._identify(exchange.scope)
         async with while_connected(receive) as leave:
             request = await self._read(surface, body, identity)
             call = self._call(exchange, request, key, identity)

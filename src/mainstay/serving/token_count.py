@@ -57,7 +57,8 @@ async def count_tokens(request: ChatRequest, key: ApiKey | None, deps: Deps) -> 
     try:
         route = deps.models.route(request.model if runnable is None else runnable.model)
     except UnknownModel as error:
-        raise ModelNotFound(request.model, deps.snapshots.current.models, error.how_to_know) from error
+        visible = [name for name in deps.snapshots.current.models if may_use(key, name)]
+        raise ModelNotFound(request.model, visible, error.how_to_know) from error
     target = route.targets[0].target
     if runnable is None and isinstance(target.provider, CallCounter):
         return await target.provider.count_call_tokens(
