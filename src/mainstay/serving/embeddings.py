@@ -183,6 +183,9 @@ def _read(body: Mapping[str, Any]) -> _Asked:
         not isinstance(dimensions, int) or isinstance(dimensions, bool) or dimensions < 1
     ):
         raise BadField("dimensions", "must be a whole number of at least 1.")
+    user = body.get("user")
+    if user is not None and not isinstance(user, str):
+        raise BadField("user", "must be a string.")
     return _Asked(model, _texts(body.get("input")), encoding == "base64", dimensions)
 
 
