@@ -83,7 +83,7 @@ class Drained:
         return found
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["gateway", pytest.param("up", marks=pytest.mark.slow)])
 def test_streams_end_complete_when_the_server_is_told_to_end(tmp_path: Path, command: str) -> None:
     with world(tmp_path / "w") as made:
         drained = Drained(made, COMMANDS[command], drain_s=30)
@@ -102,7 +102,11 @@ def test_streams_end_complete_when_the_server_is_told_to_end(tmp_path: Path, com
 
 @pytest.mark.parametrize(
     ("command", "signals", "drain_s"),
-    [("gateway", 2, 60), ("gateway", 1, 1), pytest.param("up", 2, 60, marks=pytest.mark.slow)],
+    [
+        ("gateway", 2, 60),
+        pytest.param("gateway", 1, 1, marks=pytest.mark.slow),
+        pytest.param("up", 2, 60, marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_late_is_cut_off_with_an_error_and_settled(
     tmp_path: Path, command: str, signals: int, drain_s: int

@@ -53,7 +53,9 @@ def test_a_gateway_on_another_host_builds_the_index_that_a_release_needs(
 def _answered(gateway: Started, token: str) -> bool:
     async def ask_once() -> tuple[int | None, str]:
         async with fresh_session() as session:
-            found = await ask(session, gateway.base_url, token, "helper", question="How many days of paid annual leave?")
+            found = await ask(
+                session, gateway.base_url, token, "helper", question="How many days of paid annual leave?"
+            )
             return found.status, found.text
 
     status, text = asyncio.run(ask_once())

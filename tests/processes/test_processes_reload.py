@@ -19,11 +19,12 @@ LENIENT = "input: {pii: mask}\n"
 STRICT = "input: {pii: block}\n"
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[World, Started]]:
-    policy = tmp_path / "plain.yaml"
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Started]]:
+    folder = tmp_path_factory.mktemp("reload")
+    policy = folder / "plain.yaml"
     policy.write_text(LENIENT)
-    with world(tmp_path / "w", MAINSTAY_PLAIN_POLICY=str(policy)) as made:
+    with world(folder / "w", MAINSTAY_PLAIN_POLICY=str(policy)) as made:
         made.publish(promote=True)
         yield made, made.start("gateway")
 
@@ -137,6 +138,7 @@ def test_a_broken_file_is_not_taken_over_and_the_gateway_stays_ready_with_a_warn
 ) -> None:
     made, gateway = served
     token, _ = made.key()
+    until(lambda: _asked(gateway, token).status == 200)
     policy = Path(made.environment["MAINSTAY_PLAIN_POLICY"])
 
     def warned(*names: str) -> bool:
@@ -147,6 +149,8 @@ def test_a_broken_file_is_not_taken_over_and_the_gateway_stays_ready_with_a_warn
             name in line for name, line in zip(names, warnings, strict=True)
         )
 
+    made.write_project("old")
+    until(lambda: "old" in _asked(gateway, token, "moving").text)
     assert warned()
     made.project.write_text(made.project.read_text().replace("provider: old", "provider: nobody"))
     policy.write_text("input: {pii: sometimes}\n")
