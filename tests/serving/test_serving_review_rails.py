@@ -349,6 +349,20 @@ async def test_what_the_output_rail_masks_shows_nowhere(
     assert "roe@example" not in str(plane.sink.traces[-1])
 
 
+async def test_log_probabilities_wait_with_the_words_they_spell(serve: Any, plane: Plane) -> None:
+    plane.guards_models_with(MASKS)
+    words = ("Naïve", " 12 34 5", "6 ", "yes \u2713", ".")
+    plane.model.plays(*(Delta(text=word, logprobs=tokens(word)) for word in words), END)
+    async with door(serve, plane) as post:
+        _, body = await post("/chat/completions", asked_by("chat/completions", True))
+    told: list[str] = []
+    for line in body.splitlines():
+        if line.startswith("data: {"):
+            for choice in json.loads(line[6:])["choices"]:
+                told += [item["token"] for item in (choice.get("logprobs") or {}).get("content") or ()]
+    assert tuple(told) == words
+
+
 async def test_masked_arguments_stay_json(serve: Any, plane: Plane) -> None:
     plane.guards_models_with(MASKS)
     plane.model.plays(

@@ -1,15 +1,17 @@
 """Step 9 for plain models: the output rail over an answer that is whole, or over one that streams.
 
 Text, refusals, visible reasoning, and names and arguments of tool calls are judged. Token log-probabilities spell
-the same words again: they go out only beside words of which nothing was held back or masked, and that they spell.
+the same words again: they wait with the words they spell, and end where one is masked.
 A provider's own bytes are relayed when what else is in them passes, too (`unread`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from mainstay.guard import StreamGuard
 from mainstay.guard.types import Finding, Policy, Verdict
@@ -142,6 +144,7 @@ class OutputRails:
         self._behind = False
         """Whether anything was held back or changed so far."""
         self._known: set[str] = set()
+        self._spelling: dict[int, _Spelling] = {}
         self.open: set[int] = set()
         """Choices that have begun and not come to their end."""
         self.blocked = False
@@ -199,8 +202,10 @@ class OutputRails:
             delta.refusal,
             delta.tool_calls,
         )
-        logprobs = delta.logprobs if same and _spells(delta) else ()
-        if same and thinking is delta.thinking and len(logprobs) == len(delta.logprobs):
+        logprobs = delta.logprobs
+        if logprobs or index in self._spelling:
+            logprobs = self._spelling.setdefault(index, _Spelling()).passed(delta, text)
+        if same and thinking is delta.thinking and logprobs == delta.logprobs:
             return delta
         return replace(
             delta,
@@ -261,11 +266,42 @@ class OutputRails:
         return self._guard.check(text, "output", self._policy)
 
 
-def _spells(delta: Delta) -> bool:
-    """Whether the log-probabilities are of the delta's own text: words held back or masked before are not among them."""
-    if not delta.logprobs:
-        return True
-    return bool(delta.text) and "".join(str(item.get("token") or "") for item in delta.logprobs) in delta.text
+class _Spelling:
+    """Log-probabilities of one choice's text: they wait with the words they spell, and end where a word is masked."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[bytes, Mapping[str, Any]]] = deque()
+        self._shown = b""
+        """Of a token that is shown in part."""
+        self._over = False
+
+    def passed(self, delta: Delta, shown: str) -> tuple[Mapping[str, Any], ...]:
+        """Those that may be told beside `shown`, of this delta and of earlier ones. Those of reasoning never are."""
+        if self._over:
+            return ()
+        if delta.text or not (delta.reasoning or delta.tool_calls or delta.refusal):
+            self._waiting.extend((_spelled(item), item) for item in delta.logprobs)
+        left, told = self._shown + shown.encode(), []
+        while self._waiting and left.startswith(self._waiting[0][0]):
+            token, item = self._waiting.popleft()
+            left = left[len(token) :]
+            told.append(item)
+        if self._waiting and not self._waiting[0][0].startswith(left):
+            self._over = True
+            self._waiting.clear()
+        self._shown = left if self._waiting else b""
+        return tuple(told)
+
+
+def _spelled(item: Mapping[str, Any]) -> bytes:
+    """A token may be a part of a character, which only its bytes can tell; else its text is what counts."""
+    token = str(item.get("token") or "")
+    try:
+        given = bytes(item.get("bytes") or ())
+    except (TypeError, ValueError):
+        return token.encode()
+    is_part = bool(given) and "\ufffd" in given.decode(errors="replace")
+    return given if is_part else token.encode()
 
 
 def _says_something(delta: Delta) -> bool:

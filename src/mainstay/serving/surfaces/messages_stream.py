@@ -63,6 +63,8 @@ class MessagesStream:
         """Whether thinking was shown of which no finished form came yet, which then need not repeat it."""
         self._arguments: list[str] = []
         """Of the open tool call."""
+        self._look_at = 0
+        """With how many pieces its arguments are read again."""
         self._closed: set[int] = set()
         """Tool calls whose blocks are closed."""
         self._waiting: dict[int, list[_Piece]] = {}
@@ -123,7 +125,7 @@ class MessagesStream:
         self._open_block(kinds.get(event["content_block"]["type"], _OTHER), event["index"])
 
     def _open_block(self, key: int, index: int) -> None:
-        self._open, self._index, self._arguments = key, index, []
+        self._open, self._index, self._arguments, self._look_at = key, index, [], 0
         self._text_head = (
             b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,'
             b'"delta":{"type":"text_delta","text":' % index
@@ -158,7 +160,7 @@ class MessagesStream:
             self._waiting.setdefault(key, []).append(piece)
             return []
         frames = self._write(key, piece)
-        if self._waiting and not self._is_incomplete():
+        if self._waiting and self._is_due() and not self._is_incomplete():
             frames += self._drain(at_end=False)
         return frames
 
@@ -169,6 +171,14 @@ class MessagesStream:
             for piece in self._waiting.pop(key):
                 frames += self._write(key, piece)
         return frames
+
+    def _is_due(self) -> bool:
+        """Whether the open call has grown enough to be read again: to read it at every piece takes quadratic time."""
+        pieces = len(self._arguments)
+        if pieces < self._look_at:
+            return False
+        self._look_at = pieces + pieces // 8
+        return True
 
     def _is_incomplete(self) -> bool:
         """Whether the open block is a tool call whose arguments are not yet a JSON object."""
