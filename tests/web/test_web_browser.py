@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
-from web_world import QUESTIONS, World
+from web_world import FALLBACK_QUESTION, QUESTIONS, World
 
 from mainstay.web import SESSION_COOKIE
 
@@ -88,6 +88,9 @@ def paths(world: World) -> dict[str, str]:
     root = next(s for s in spans if s.parent_id is None)
     citation = root.attributes["mainstay.citations"][0]
     run = world.services.evaluations.runs()
+    fallen = trace_where(world, question=FALLBACK_QUESTION, cache="miss")
+    again = trace_where(world, question=FALLBACK_QUESTION, cache="hit")
+    attempt = next(s for s in world.services.traces.get(fallen.trace_id) if s.name == "chat large-2")
     found = {
         "overview": "/",
         "apps": "/apps",
@@ -99,6 +102,12 @@ def paths(world: World) -> dict[str, str]:
         "trace": f"/traces/{cited.trace_id}",
         "trace-step": f"/traces/{cited.trace_id}?step={step.span_id}",
         "trace-failed": f"/traces/{failed.trace_id}",
+        "trace-fallback": f"/traces/{fallen.trace_id}",
+        "trace-attempt": f"/traces/{fallen.trace_id}?step={attempt.span_id}",
+        "trace-from-cache": f"/traces/{again.trace_id}",
+        "models": "/models",
+        "models-filtered": "/models?q=images",
+        "models-none": "/models?q=nothing-does-this",
         "playground": "/playground",
         "knowledge": "/knowledge",
         "corpus": "/knowledge/handbook",
@@ -226,7 +235,14 @@ def test_five_questions_with_the_keyboard_alone(open_page: OpenPage, world: Worl
     expect(page.locator("section.step")).to_have_count(0)
     page.go_back()
     expect(page.locator("section.step")).to_be_visible()
-    for key, path in (("a", "/apps"), ("k", "/knowledge"), ("s", "/spend"), ("u", "/audit"), ("o", "/")):
+    for key, path in (
+        ("a", "/apps"),
+        ("k", "/knowledge"),
+        ("s", "/spend"),
+        ("m", "/models"),
+        ("u", "/audit"),
+        ("o", "/"),
+    ):
         page.keyboard.press("g")
         page.keyboard.press(key)
         page.wait_for_url("**" + path)

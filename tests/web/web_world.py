@@ -34,6 +34,7 @@ from mainstay.knowledge import FolderSource, Library
 from mainstay.models import UnknownModel
 from mainstay.models.capabilities import ALL
 from mainstay.models.collect import collect
+from mainstay.models.errors import ProviderAuthFailed, ProviderError, ProviderUnreachable
 from mainstay.models.types import (
     Capability,
     ChatCall,
@@ -68,6 +69,9 @@ PASSWORD = "a long enough password"
 EMAILS = {"admin": "ada@example.org", "developer": "dev@example.org", "viewer": "vic@example.org"}
 ClientFor = Callable[[str | None], TestClient]
 """Makes a client signed in with a role; None: nobody."""
+
+FALLBACK_QUESTION = "Which dock is free for the evening lorry?"
+"""Asked of a route whose first targets fail; once more, the answer comes from the cache."""
 
 USD = 1_000_000_000
 HOUR_NS = 3_600_000_000_000
@@ -107,9 +111,8 @@ def words_of(text: str) -> set[str]:
 class SmallModel:
     """Says the passages' sentence that shares most words with the question, then one sentence of its own."""
 
-    name = "local"
-
-    def __init__(self, invents: bool, pause_s: float = 0.0) -> None:
+    def __init__(self, invents: bool, pause_s: float = 0.0, name: str = "local") -> None:
+        self.name = name
         self._invents = invents
         self._pause_s = pause_s
 
@@ -135,6 +138,28 @@ class SmallModel:
         if self._invents:
             yield Delta(text="Every ferry also carries a purple elephant on board.")
         yield Delta(finish_reason="stop", usage=Usage(512, 48))
+
+    async def close(self) -> None: ...
+
+
+class BrokenModel:
+    """Cannot be reached, or refuses the key."""
+
+    supports: frozenset[Capability] = frozenset({"tools", "images", "temperature", "stop", "seed"})
+    wire_format: WireFormat | None = None
+
+    def __init__(self, name: str, error: type[ProviderError], status: int | None = None) -> None:
+        self.name = name
+        self._error, self._status = error, status
+
+    async def complete(self, call: ChatCall, deadline_s: float) -> Completion:
+        raise self._error(
+            f"{self.name} did not take the call.", provider=self.name, upstream_status=self._status
+        )
+
+    async def stream(self, call: ChatCall, deadline_s: float) -> AsyncIterator[Delta]:
+        await self.complete(call, deadline_s)
+        yield Delta()
 
     async def close(self) -> None: ...
 
@@ -259,8 +284,22 @@ def build_world(folder: Path) -> World:
         {
             "local/small": Target("local/small", SmallModel(True), "small", free, 2048, 512),
             "local/extractive": Target("local/extractive", SmallModel(False), "extractive", free, None, None),
-            "acme/chat": Target("acme/chat", SmallModel(False), "chat", paid, 8192, 1024),
-        }
+            "acme/chat": Target("acme/chat", SmallModel(False, name="acme"), "chat", paid, 128_000, 1024),
+        },
+        broken={"initech/legacy": "The variable INITECH_KEY is not set. Set it where Mainstay runs."},
+    )
+    down = BrokenModel("globex", ProviderUnreachable)
+    unpaid = BrokenModel("globex", ProviderAuthFailed, 401)
+    globex = [
+        Target("globex/large", unpaid, "large-2", None, 200_000, 8192, credential="key 1"),
+        Target("globex/large", down, "large-2", None, 200_000, 8192, credential="key 2"),
+    ]
+    models.targets["globex/large"] = globex[1]
+    both = (*(RouteTarget(t, 1.0) for t in globex), RouteTarget(models.targets["acme/chat"], 2.0))
+    models.routes["fast"] = Route("fast", "ordered", both, attempts_per_target_max=1, cache_ttl_s=600)
+    shared = (RouteTarget(models.targets["acme/chat"], 3.0), RouteTarget(models.targets["local/small"], 1.0))
+    models.routes["shared"] = Route(
+        "shared", "weighted", shared, sticky=True, first_token_timeout_s=5, context_fallback="acme/chat"
     )
     deps = replace(
         built.deps,
@@ -317,6 +356,9 @@ def add_traffic(world: World) -> None:
     world.ask("acme/chat", "Say good morning to the night shift.")
     for hour in (1, 2, 5, 9, 14, 30, 55, 80, 130):
         world.again(hour, slower=3)
+    world.ask("fast", FALLBACK_QUESTION)
+    world.again(4)
+    world.ask("fast", FALLBACK_QUESTION)
     world.ask("local/small", "Please fail now.")
     world.again(3)
     world.ask(

@@ -64,6 +64,8 @@ STATE_EXAMPLE: dict[str, Any] = {
     "waiting": None,
     "attempts": 112,
     "failures": 6,
+    "usual_first_token_s": 0.38,
+    "usual_whole_s": None,
 }
 
 

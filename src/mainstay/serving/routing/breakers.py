@@ -262,7 +262,8 @@ class TargetView:
     """A target for metrics and pages. `retry_in_s`: until it may be called again; None when it may be now.
 
     `availability`: the breaker's state, or `limited` (Retry-After), or `key_out` (401, 402, 403).
-    `attempts` and `failures` count calls since the target was first seen; a request that was itself wrong, or
+    `first_token_s` and `whole_s` are what routing expects: they jump to a peak and fade without news. `usual_…`
+    are averages of what was measured. `attempts` and `failures` count calls since the target was first seen; a request that was itself wrong, or
     was cut off, is no failure.
     """
 
@@ -279,6 +280,8 @@ class TargetView:
     waiting: int | None
     attempts: int = 0
     failures: int = 0
+    usual_first_token_s: float | None = None
+    usual_whole_s: float | None = None
 
 
 class Breakers:
@@ -362,6 +365,8 @@ def view(state: TargetState, now_s: float) -> TargetView:
         waiting=None if state.health is None else state.health.waiting,
         attempts=state.attempts,
         failures=state.failures,
+        usual_first_token_s=state.latency_of(streamed=True).usual_s,
+        usual_whole_s=state.latency_of(streamed=False).usual_s,
     )
 
 

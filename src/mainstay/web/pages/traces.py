@@ -22,6 +22,7 @@ from mainstay.web.views import traces as view
 from mainstay.web.views.failures import failures_of
 from mainstay.web.views.names import Names
 from mainstay.web.views.trace_query import COMPLETIONS, TraceQuery, parse
+from mainstay.web.views.turns import turns
 
 router = APIRouter(route_class=PageRoute)
 
@@ -63,6 +64,7 @@ def trace(
         view=shown,
         same=same,
         step_kind=view.step_kind,
+        turns=turns,
         short_attributes=view.short_attributes,
         long_attributes=view.long_attributes,
     )

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mainstay.core.money import show_usd
+from mainstay.core.money import show_usd, usd_text
 from mainstay.models.types import Capability, Price, RoutePolicy, Target
 from mainstay.services import LocalModel, Offered, by_target
 from mainstay.serving import TargetView
@@ -187,8 +187,7 @@ def models_view(
 
 def state_of(view: TargetView) -> State:
     """In words. Times are whole seconds, so that a live page changes once a second."""
-    wait = None if view.retry_in_s is None else duration_text(max(1, round(view.retry_in_s)) * 1000.0)
-    wait = None if wait is None else wait.replace(".00 s", " s").replace(".0 s", " s")
+    wait = None if view.retry_in_s is None else _seconds(max(1, round(view.retry_in_s)))
     match view.availability:
         case "closed":
             return State("in service", "good")
@@ -205,7 +204,8 @@ def state_of(view: TargetView) -> State:
 def price_text(price: Price | None) -> PriceText | None:
     if price is None:
         return None
-    origin = f"{price.source}, in force on {price.as_of}"
+    here = price.source == "local"
+    origin = "runs on this machine" if here else f"{price.source}, in force on {price.as_of}"
     if price.tiers:
         steps = [
             f"above {t.above_input_tokens:,} input tokens {_usd(t.input_nusd)} in, {_usd(t.output_nusd)} out"
@@ -270,11 +270,11 @@ def _route(each: Offered, lines: tuple[TargetLine, ...]) -> RouteBlock:
     how = [POLICIES[route.policy]]
     if route.sticky:
         how.append("a conversation stays with its target")
-    how.append(f"at most {route.attempts_max} attempts in {route.deadline_s:g} s")
+    how.append(f"at most {route.attempts_max} attempts in {_seconds(route.deadline_s)}")
     if route.first_token_timeout_s is not None:
-        how.append(f"the first token within {route.first_token_timeout_s:g} s")
+        how.append(f"the first token within {_seconds(route.first_token_timeout_s)}")
     if route.cache_ttl_s is not None:
-        how.append(f"answers are cached for {duration_text(route.cache_ttl_s * 1000)}")
+        how.append(f"answers are cached for {_seconds(route.cache_ttl_s)}")
     if route.context_fallback is not None:
         how.append(f"longer prompts go to {route.context_fallback}")
     return RouteBlock(route.name, route.policy, tuple(how), lines, None)
@@ -307,4 +307,12 @@ def _line_text(each: Offered, line: TargetLine) -> str:
 
 
 def _usd(per_token_nusd: float) -> str:
-    return show_usd(round(per_token_nusd * TOKENS))
+    """Per million tokens, exactly as it is listed: `$0.075`, `$2.50`, `$0`."""
+    whole, _, cents = usd_text(round(per_token_nusd * TOKENS)).partition(".")
+    return f"${whole}.{cents:0<2}" if cents or whole != "0" else "$0"
+
+
+def _seconds(seconds: float) -> str:
+    """`7 s`, `4 min 10 s`, `10 min`: no decimals where there are none."""
+    text = duration_text(seconds * 1000).replace(".00 s", " s").replace(".0 s", " s")
+    return text.removesuffix(" 0 s") if " min " in text else text

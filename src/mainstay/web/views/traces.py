@@ -10,8 +10,10 @@ from urllib.parse import urlencode
 from mainstay.delivery import Delivery
 from mainstay.observe import TraceStore, waterfall
 from mainstay.observe.types import Attr, Span, TraceRow, WaterfallRow
+from mainstay.web.views.attempts import Attempt, Used, answered_by, attempts_of, usage_classes
 from mainstay.web.views.failures import Failure, failure_of, failures_of
 from mainstay.web.views.trace_query import TraceQuery
+from mainstay.web.views.turns import Turn, turns
 
 PAGE = 50
 
@@ -34,12 +36,6 @@ class TracePage:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
 class TraceView:
     """A trace as people read it. `steps` are the waterfall; `step` the open one."""
 
@@ -47,7 +43,10 @@ class TraceView:
     row: TraceRow
     root: Span
     asked: tuple[Turn, ...]
-    answer: str
+    said: tuple[Turn, ...]
+    """The answer; several when several were asked for."""
+    attempts: tuple[Attempt, ...]
+    usage: tuple[Used, ...]
     citations: tuple[Mapping[str, Any], ...]
     guard: tuple[Mapping[str, Any], ...]
     removed: tuple[str, ...]
@@ -61,6 +60,30 @@ class TraceView:
 
     def root_value(self, name: str) -> Any:
         return self.root.attributes.get(name)
+
+    @property
+    def question(self) -> str:
+        """The last thing a person said; else the name of the trace's first step."""
+        said = [turn for turn in self.asked if turn.content]
+        asked = next((t.content for t in reversed(said) if t.role == "user"), None)
+        return asked or (said[-1].content if said else self.root.name)
+
+    @property
+    def answered_by(self) -> str | None:
+        """The target whose answer went on."""
+        return answered_by(self.attempts)
+
+    @property
+    def troubled(self) -> bool:
+        """Whether the way to the answer is worth telling: something failed, or more than one call was made."""
+        return len(self.attempts) > 1 or any(attempt.failed for attempt in self.attempts)
+
+    def attempt(self, span: Span) -> Attempt | None:
+        return next((a for a in self.attempts if a.span.span_id == span.span_id), None)
+
+    def used(self, side: str) -> tuple[Used, ...]:
+        """Classes of the tokens that went `in` or came `out`."""
+        return tuple(used for used in self.usage if used.side == side)
 
     @property
     def failed(self) -> bool:
@@ -92,8 +115,10 @@ def trace_view(traces: TraceStore, delivery: Delivery, trace_id: str, step_id: s
         trace_id=trace_id,
         row=row,
         root=root,
-        asked=tuple(_turns(_first(spans, root, Attr.INPUT_MESSAGES))),
-        answer="\n".join(t.content for t in _turns(_first(spans, root, Attr.OUTPUT_MESSAGES))),
+        asked=tuple(turns(_first(spans, root, Attr.INPUT_MESSAGES))),
+        said=tuple(turns(_first(spans, root, Attr.OUTPUT_MESSAGES))),
+        attempts=attempts_of(spans),
+        usage=usage_classes(spans),
         citations=tuple(_dicts(root.attributes.get(Attr.CITATIONS))),
         guard=tuple(_dicts(root.attributes.get(Attr.GUARD))),
         removed=tuple(str(s) for s in _list(_first(spans, root, "mainstay.grounding.removed"))),
@@ -123,18 +148,6 @@ def _list(value: Any) -> list[Any]:
 
 def _dicts(value: Any) -> list[Mapping[str, Any]]:
     return [item for item in _list(value) if isinstance(item, Mapping)]
-
-
-def _turns(messages: Any) -> list[Turn]:
-    return [Turn(str(m.get("role", "")), _text(m)) for m in _dicts(messages)]
-
-
-def _text(message: Mapping[str, Any]) -> str:
-    """The text of a message: `content` as a string or parts, or OpenTelemetry's `parts`."""
-    content = message.get("content", message.get("parts", ""))
-    if isinstance(content, str):
-        return content
-    return "\n".join(str(p.get("text") or p.get("content") or "") for p in _dicts(content))
 
 
 def step_kind(span: Span) -> str:
