@@ -175,6 +175,23 @@ async def test_a_failed_attempt_is_paid_for_and_a_dearer_fallback_tops_the_hold_
     assert (await plane.budget(key)).spent_nusd == final.cost_nusd
 
 
+async def test_a_free_fallback_answers_though_the_failed_attempt_cost_more_than_was_held(
+    plane: Plane,
+) -> None:
+    key = api_key("ms-free", budget_nusd=600_000)
+    plane.knows(key)
+    first, spare = Scripted("first"), Scripted("spare")
+    first.plays(Delta(usage=Usage(10_000, 9000)), ProviderStreamBroken("cut", provider="first"))
+    spare.says("free")
+    route(plane, "pair", target_of(first, "one"), target_of(spare, "two", price=FREE))
+
+    _, final = await streamed(plane, made(key, "pair", stream=True))
+
+    assert final.text == "free"
+    assert spare.calls[0].max_tokens == 1000
+    assert (await plane.budget(key)).held_nusd == 0
+
+
 async def test_a_fallback_that_the_budget_cannot_pay_is_not_asked(plane: Plane) -> None:
     first, spare = Scripted("first"), Scripted("spare")
     first.plays(ProviderUnreachable("gone", provider="first"))

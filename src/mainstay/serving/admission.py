@@ -121,6 +121,8 @@ def asks_for_cache(call: ChatCall) -> bool:
     """Whether a provider may be told to write its prompt cache, which costs more than reading the prompt."""
     if call.source_format != "openai.chat":
         return True  # another format's body, passed on as it is, may ask for it anywhere
+    if "cache_control" in call.extra:
+        return True
     marked = any(m.cache is not None or any(p.cache is not None for p in m.parts) for m in call.messages)
     return marked or any(tool.cache is not None for tool in call.tools)
 
@@ -176,5 +178,5 @@ def clamped(call: ChatCall, target: Target, need: Need, hold: Hold, spent_nusd: 
     """The call with the output limit that the hold pays for: a hard budget cannot be overspent by it."""
     limit = asked_tokens(call, target)
     if hold.tracked and need.price is not None and has_hard_budget(hold.scopes):
-        limit = need.affordable(hold.nusd - spent_nusd)
+        limit = need.affordable(hold.nusd - spent_nusd) if need.worst_nusd else need.output_tokens
     return call if limit == call.max_tokens else replace(call, max_tokens=limit)
