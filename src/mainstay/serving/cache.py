@@ -24,6 +24,9 @@ from mainstay.serving.types import ChatRequest, Final
 TTL_S = 3600.0
 """How long an answer is kept when the route or release does not say."""
 
+_OBJECTS_TO_JSON = 10
+"""A tree of small objects takes about this many times the bytes of its JSON."""
+
 _NOT_SHAPING = frozenset({"stream", "stream_options", "model"})
 """How an answer is delivered does not shape it; the model is told by what served it."""
 
@@ -107,5 +110,8 @@ def _size_bytes(final: Final) -> int:
     texts = [*final.grounding.removed, *final.grounding.flagged]
     for choice in final.choices:
         texts += [choice.text, choice.reasoning, *(call.arguments for call in choice.tool_calls)]
+        texts += [t.text + (t.signature or "") + (t.encrypted or "") for t in choice.thinking]
     texts += [c.quote for c in final.citations] + [p.text for p in final.passages]
-    return 1024 + len(final.raw or b"") + sum(sys.getsizeof(text) + 512 for text in texts)
+    logprobs = sum(len(orjson.dumps(choice.logprobs)) for choice in final.choices if choice.logprobs)
+    held = logprobs * _OBJECTS_TO_JSON + len(final.raw or b"")
+    return 1024 + held + sum(sys.getsizeof(text) + 512 for text in texts)
