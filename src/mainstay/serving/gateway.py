@@ -131,9 +131,7 @@ class Gateway:
         if exchange.scope["method"] != "POST":
             raise MethodNotAllowed(f"{exchange.path} takes POST.")
         body = parse_json_object(await read_body(receive, self._body_limit_bytes))
-        if (
-            self._deps.snapshots.current is not snapshot
-        ):  # the key may be revoked since its body began to come
+        if self._deps.snapshots.current is not snapshot:  # the key may be revoked by now
             key, identity = self._identify(exchange.scope)
         async with while_connected(receive) as leave:
             request = await self._read(surface, body, identity)
