@@ -72,7 +72,7 @@ class Anthropic:
         ProviderStreamBroken. Events are relayed as `raw` when the client speaks this format.
         """
         body = encode(call, self.name, stream=True)
-        reader = AnthropicStream(self.name, raw=call.source_format == FORMAT)
+        reader = AnthropicStream(self.name, raw=call.relay and call.source_format == FORMAT)
         text: list[str] = []
         async with aclosing(self._events(body, reader, deadline_s)) as events:
             async for delta in events:
@@ -129,6 +129,9 @@ class Anthropic:
                         progress.finished = reader.finished
                         if delta is not None:
                             yield delta
+        except ProviderError as error:
+            self._upstream.hide_in(error)
+            raise
         except (Malformed, SseTooLarge) as error:
             raise self._upstream.broken(f"sent an event we cannot read ({error})") from error
         finally:

@@ -123,6 +123,9 @@ class Bedrock:
                             yield delta
             if messages.pending_bytes and not reader.finished:
                 raise self._upstream.broken("ended its stream within an event")
+        except ProviderError as error:
+            self._upstream.hide_in(error)
+            raise
         except (Malformed, EventStreamCorrupt) as error:
             raise self._upstream.broken(f"sent an event we cannot use ({error})") from error
         finally:

@@ -195,6 +195,9 @@ class Gemini:
                         for delta in reader.take(data):
                             yield delta
                     progress.finished = reader.over
+        except ProviderError as error:
+            self._upstream.hide_in(error)
+            raise
         except (Malformed, SseTooLarge) as error:
             raise self._upstream.broken(f"sent a chunk we cannot read ({error})") from error
         finally:

@@ -148,6 +148,9 @@ class Ollama:
                         for delta in reader.take(line):
                             yield delta
                     progress.finished = reader.finished
+        except ProviderError as error:
+            self._upstream.hide_in(error)
+            raise
         except Malformed as error:
             raise self._upstream.broken(f"sent a line we cannot read ({error})") from error
         finally:

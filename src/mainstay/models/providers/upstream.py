@@ -138,6 +138,12 @@ class Upstream:
             body = body.replace(word.encode(), b"***")
         return body
 
+    def hide_in(self, error: ProviderError) -> None:
+        """As in `refusal_body`, for an error that was told inside of an answer."""
+        for word in self._hidden():
+            error.message = error.message.replace(word, "***")
+            error.upstream_code = error.upstream_code and error.upstream_code.replace(word, "***")
+
     def broken(self, what: str) -> ProviderStreamBroken:
         return ProviderStreamBroken(f"{self.name} {what}.", provider=self.name)
 
