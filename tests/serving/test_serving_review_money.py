@@ -192,6 +192,24 @@ async def test_a_free_fallback_answers_though_the_failed_attempt_cost_more_than_
     assert (await plane.budget(key)).held_nusd == 0
 
 
+async def test_what_a_dear_fallback_would_need_is_given_back_once_a_free_target_is_chosen(
+    plane: Plane,
+) -> None:
+    key = api_key("ms-back", budget_nusd=10**9)
+    plane.knows(key)
+    gate = asyncio.Event()
+    free = Scripted("free")
+    free.plays(gate, Delta(text="fine", finish_reason="stop", usage=Usage(1, 1)))
+    route(plane, "pair", target_of(free, "one", price=FREE), target_of(Scripted(), "two", price=DEAR))
+    asking = asyncio.create_task(ask(made(key, "pair"), plane.deps))
+
+    await free.started.wait()
+
+    assert (await plane.budget(key)).held_nusd == 0
+    gate.set()
+    assert (await asking).cost_nusd == 0
+
+
 async def test_a_fallback_that_the_budget_cannot_pay_is_not_asked(plane: Plane) -> None:
     first, spare = Scripted("first"), Scripted("spare")
     first.plays(ProviderUnreachable("gone", provider="first"))

@@ -45,8 +45,9 @@ def preparer(run: Run, call: ChatCall) -> Prepare:
         # Held already for this very call: nothing but its name and its provider's fields has changed.
         need = run.needs.get(id(target)) if call is run.asked else None
         need, spent_nusd = need or need_of(shaped, target), run.meter.known_cost_nusd
-        # What costs nothing is asked even where failed attempts have cost more than was held.
-        if need.worst_nusd is None or (need.worst_nusd and need.worst_nusd + spent_nusd != run.hold.nusd):
+        if need.worst_nusd == 0:  # it is asked even where failed attempts have cost more than was held
+            spent_nusd = min(spent_nusd, run.hold.nusd)
+        if need.worst_nusd is None or need.worst_nusd + spent_nusd != run.hold.nusd:
             run.hold = await run.deps.limiter.resize(run.hold, ask_for([need], spent_nusd))
         return clamped(shaped, target, need, run.hold, spent_nusd)
 
