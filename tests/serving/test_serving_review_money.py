@@ -43,6 +43,7 @@ from mainstay.serving.errors import (
     RequestExceedsBudget,
     UpstreamFailed,
 )
+from mainstay.serving.schema_check import problem_with
 from mainstay.serving.structured import StructureNotMet
 
 
@@ -604,6 +605,28 @@ async def test_a_schema_cannot_make_the_gateway_fetch_anything(
         await ask(made(model="acme/plain", response_format=ResponseFormat({"$ref": reference})), plane.deps)
 
     assert fetched == []
+
+
+def test_no_schema_keeps_the_process_busy() -> None:
+    doubling: dict[str, Any] = {"d0": {"type": "object"}}
+    for level in range(1, 40):
+        both = {"$ref": f"#/$defs/d{level - 1}"}
+        doubling[f"d{level}"] = {"allOf": [both, both]}
+    slow = "^(a+)+$"
+    text = '"' + "a" * 40 + '!"'
+
+    with pytest.raises(BadField, match="too long"):
+        problem_with("{}", {"$defs": doubling, "$ref": "#/$defs/d39"})
+    with pytest.raises(BadField, match="patternProperties"):
+        problem_with("{}", {"additionalProperties": False, "patternProperties": {slow: {}}})
+    with pytest.raises(BadField, match="followed"):
+        problem_with("{}", {"$ref": "#"})
+    with pytest.raises(BadField, match="pattern"):
+        problem_with(text, {"pattern": "(?=a)a"})
+    old_draft = {"$schema": "http://json-schema.org/draft-07/schema#", "pattern": slow}
+    assert "does not match" in str(problem_with(text, {"allOf": [old_draft]}))
+    assert problem_with('"aaa"', {"pattern": slow}) is None
+    assert problem_with('{"$schema": 1}', {"properties": {"$schema": {"type": "string"}}}) is not None
 
 
 def test_the_worst_case_covers_every_class_of_token() -> None:

@@ -3,6 +3,7 @@ validated, and one answer that does not fit is sent back once to be mended. Neve
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,8 +11,6 @@ from typing import Any
 
 import jsonschema
 import orjson
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from mainstay.core.errors import MainstayError
 from mainstay.models.types import ChatCall, ChatMessage, Choice, Route
@@ -19,9 +18,7 @@ from mainstay.serving.errors import BadField
 from mainstay.serving.preparing import preparer
 from mainstay.serving.routing.types import Plan
 from mainstay.serving.run import Run
-
-_NOWHERE: Registry[Any] = Registry()
-"""References lead nowhere but into the schema itself: the caller names no address for us to fetch from."""
+from mainstay.serving.schema_check import problem_with
 
 _FENCE = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 
@@ -69,7 +66,7 @@ class Emulation:
         text = completion.choices[0].text if completion.choices else ""
         fenced = _FENCE.match(text)
         said = (fenced.group(1) if fenced else text).strip()
-        return said, problem_with(said, self.schema)
+        return said, await asyncio.to_thread(problem_with, said, self.schema)
 
 
 def emulated(call: ChatCall, route: Route) -> Emulation | None:
@@ -116,25 +113,3 @@ def _leading(messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
 
 def _following(messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
     return messages[len(_leading(messages)) :]
-
-
-def problem_with(text: str, schema: Mapping[str, Any]) -> str | None:
-    """What is wrong with a JSON text in the eyes of a schema, in one line; None when it fits.
-
-    Raises BadField for a schema that refers to what is not in it, or to itself without end.
-    """
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        return f"it is not JSON ({error})"
-    found = jsonschema.Draft202012Validator(dict(schema), registry=_NOWHERE).iter_errors(value)
-    try:
-        first = next(iter(found), None)
-    except (Unresolvable, RecursionError) as error:
-        raise BadField(
-            "response_format.json_schema.schema", f"cannot be followed: {str(error)[:200]}"
-        ) from error
-    if first is None:
-        return None
-    where = "".join(f"[{part!r}]" for part in first.absolute_path)
-    return f"{where or 'the value'}: {first.message}"[:300]
