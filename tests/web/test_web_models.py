@@ -320,3 +320,10 @@ def test_every_state_of_a_target_has_a_word(quiet: World, reader: TestClient) ->
     assert said["key_out"] == "key refused, out for 7 s"
     assert said["closed"] == "in service"
     assert "one call tries it" in said["half_open"]
+
+
+def test_the_page_of_spend_says_what_the_cache_saved(quiet: World, reader: TestClient) -> None:
+    quiet.ask("fast", FALLBACK_QUESTION)
+    assert "came from the cache" not in reader.get("/spend").text
+    quiet.ask("fast", FALLBACK_QUESTION)
+    assert "1 answer came from the cache, which saved $0.000" in words(reader.get("/spend").text)

@@ -13,6 +13,7 @@ from mainstay.observe.normalize import MAPPING_VERSION, normal_attributes, norma
 from mainstay.observe.otlp import OtlpExporter
 from mainstay.observe.recorder import Recorder
 from mainstay.observe.redact import redact_content
+from mainstay.observe.saving_store import Savings
 from mainstay.observe.spool import Spool
 from mainstay.observe.store import TraceStore
 from mainstay.observe.types import (
@@ -36,6 +37,7 @@ __all__ = [
     "OtlpExporter",
     "Recorder",
     "RollUp",
+    "Savings",
     "Span",
     "SpanSink",
     "Spool",

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import zstandard
 
-from mainstay.observe import rollup_store
+from mainstay.observe import rollup_store, saving_store
 from mainstay.observe.codec import decode_spans, encode_spans
 from mainstay.observe.derive import SpanFacts, facts_of, search_text, trace_row
 from mainstay.observe.pool import has_schema, immediate, open_writer
@@ -70,6 +70,7 @@ class DayWriter:
         if not rollup_store.has_roll_ups(self._connection):
             with immediate(self._connection):
                 self._bring_up()
+        self._connection.execute(saving_store.SCHEMA)
 
     def add(self, traces: Mapping[str, Sequence[Span]]) -> tuple[list[TraceRow], int]:
         """Store the spans that are new, in one transaction. Returns changed trace rows, and the new spans' number."""
@@ -114,6 +115,7 @@ class DayWriter:
         if texts:
             entry = (cursor.lastrowid, search_text(reversed(texts)))
             self._connection.execute("INSERT INTO texts (rowid, text) VALUES (?, ?)", entry)
+        saving_store.apply(self._connection, saving_store.count(new.values()))
         row = trace_row(trace_id, [*known.values(), *facts])
         counted = rollup_store.row_of(self._connection, trace_id) if known else None
         if counted is not None:  # late spans: the row is counted once, as it is now

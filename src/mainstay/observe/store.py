@@ -17,11 +17,12 @@ from typing import TypeVar
 from mainstay.core.clock import Clock, now_us, to_datetime
 from mainstay.core.errors import NotFound
 from mainstay.core.faults import fault
-from mainstay.observe import day_store, index_store, rollup_store
+from mainstay.observe import day_store, index_store, rollup_store, saving_store
 from mainstay.observe.day_store import DayWriter
 from mainstay.observe.index_store import IndexWriter
 from mainstay.observe.pool import ReaderPool, has_schema
 from mainstay.observe.rollups import Tallies
+from mainstay.observe.saving_store import Savings
 from mainstay.observe.types import RollUp, Span, TraceFilter, TraceRow
 
 NS_PER_S = 1_000_000_000
@@ -142,6 +143,17 @@ class TraceStore:
                 self._bring_up(day)
             self._read(path, lambda c: rollup_store.read_into(tallies, c, start_ns, end_ns, bucket_ns))
         return tallies.roll_ups()
+
+    def savings(self, start_ns: int, end_ns: int) -> Savings:
+        """What answers from caches saved, in whole hours that begin in [start_ns, end_ns)."""
+        total = Savings()
+        for day in self._days_between(start_ns, end_ns):
+            found = self._read(
+                self._path(day),
+                lambda c: saving_store.read(c, start_ns, end_ns) if saving_store.is_there(c) else None,
+            )
+            total += found or Savings()
+        return total
 
     def apps(self) -> Names:
         """Apps that have traces, by name."""

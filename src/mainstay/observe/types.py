@@ -33,6 +33,7 @@ class Attr:
     KEY: Final = "mainstay.key.id"
     COST_NUSD: Final = "mainstay.cost_nusd"  # absent = unknown
     CACHE: Final = "mainstay.cache"  # hit, miss, bypass
+    SAVED_NUSD: Final = "mainstay.saved_nusd"  # what an answer from the cache cost when it was made
     TTFT_MS: Final = "mainstay.ttft_ms"
     GUARD: Final = "mainstay.guard.findings"  # list of findings as dicts
     GROUNDED_SHARE: Final = "mainstay.grounding.supported_share"  # of the model's sentences, 0-1

@@ -197,7 +197,7 @@ def _keep(run: Run, final: Final) -> None:
 
 async def _again(run: Run, cached: Cached) -> AsyncGenerator[Delta, None]:
     """A cached answer, as a stream when one was asked for."""
-    run.trace.set("mainstay.saved_nusd", cached.final.cost_nusd)
+    run.trace.set(Attr.SAVED_NUSD, cached.final.cost_nusd)
     run.cache_age_s = (run.deps.clock() - cached.stored_at_us) / 1e6
     if not run.request.stream:
         return

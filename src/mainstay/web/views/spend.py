@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from mainstay.core.clock import to_datetime
 from mainstay.core.money import show_usd
-from mainstay.observe import TraceStore
+from mainstay.observe import Savings, TraceStore
 from mainstay.observe.types import RollUp
 from mainstay.web.charts import Bar, bar_chart
 
@@ -49,6 +49,8 @@ class Spend:
     lines: tuple[SpendLine, ...]
     days: tuple[DayLine, ...]
     total: SpendLine
+    saved: Savings
+    """What answers from the cache would have cost."""
 
 
 def spend(traces: TraceStore, now_us: int, days: int) -> Spend:
@@ -72,6 +74,7 @@ def spend(traces: TraceStore, now_us: int, days: int) -> Spend:
         tuple(lines),
         tuple(d for d in reversed(each) if d.total.requests),
         _sum(None, None, rows),
+        traces.savings(start_us * 1000, end_us * 1000),
     )
 
 
