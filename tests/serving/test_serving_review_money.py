@@ -31,7 +31,7 @@ from mainstay.models.types import (
     Usage,
 )
 from mainstay.serving import Call, ChatRequest, ask
-from mainstay.serving.admission import need_of
+from mainstay.serving.admission import asks_for_cache, need_of
 from mainstay.serving.dry_run import dry_run
 from mainstay.serving.embeddings import embed
 from mainstay.serving.errors import (
@@ -45,6 +45,7 @@ from mainstay.serving.errors import (
 )
 from mainstay.serving.schema_check import problem_with
 from mainstay.serving.structured import StructureNotMet
+from mainstay.serving.surfaces import SURFACES
 
 
 class Yielding(Scripted):
@@ -355,6 +356,56 @@ async def test_a_masked_text_longer_than_what_it_hides_is_held_as_it_is_sent(pla
     assert len(sent.messages[0].content) > len(text)
     held = plane.sink.traces[-1][0].attributes["mainstay.budget.held_nusd"]
     assert held == need_of(sent, target_of(plane.model, "small")).worst_nusd
+
+
+MARK = {"cache_control": {"type": "ephemeral"}}
+MARKED: tuple[dict[str, Any], ...] = (
+    {"cache_control": {"type": "ephemeral"}},
+    {"system": [{"type": "text", "text": "s", **MARK}]},
+    {"tools": [{"name": "f", "input_schema": {}, **MARK}]},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi", **MARK}]}]},
+    {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", **MARK}]}]},
+    {
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "tool_result",
+                        "tool_use_id": "t",
+                        "content": [{"type": "text", "text": "r", **MARK}],
+                    }
+                ],
+            }
+        ]
+    },
+    {
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "document", "source": {"type": "url", "url": "https://a.example"}, **MARK}
+                ],
+            }
+        ]
+    },
+    {
+        "messages": [
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}, **MARK}],
+            }
+        ]
+    },
+)
+
+
+@pytest.mark.parametrize("marked", MARKED)
+def test_wherever_a_body_asks_for_the_providers_cache_its_writing_is_held(marked: dict[str, Any]) -> None:
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+
+    assert not asks_for_cache(SURFACES["messages"].read(body).call)
+    assert asks_for_cache(SURFACES["messages"].read({**body, **marked}).call)
 
 
 class Plain(Spends):

@@ -118,13 +118,13 @@ def price_for(call: ChatCall, target: Target) -> Price | None:
 
 
 def asks_for_cache(call: ChatCall) -> bool:
-    """Whether a provider may be told to write its prompt cache, which costs more than reading the prompt."""
-    if call.source_format != "openai.chat":
-        return True  # another format's body, passed on as it is, may ask for it anywhere
-    if "cache_control" in call.extra:
+    """Whether a provider may be told to write its prompt cache, which costs more than reading the prompt.
+
+    Readers of every format find all places where a mark may stand, also in a body that is passed on as it is.
+    """
+    if "cache_control" in call.extra or any(tool.cache is not None for tool in call.tools):
         return True
-    marked = any(m.cache is not None or any(p.cache is not None for p in m.parts) for m in call.messages)
-    return marked or any(tool.cache is not None for tool in call.tools)
+    return any(m.cache is not None or any(p.cache is not None for p in m.parts) for m in call.messages)
 
 
 def asked_tokens(call: ChatCall, target: Target) -> int | None:
