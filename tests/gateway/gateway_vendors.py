@@ -205,7 +205,7 @@ def openai_whole(said: Said, counted: Counted) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": said.text or (None if calls else "")}
     message |= {"reasoning_content": said.thought} if said.thought else {}
     message |= {"tool_calls": calls} if calls else {}
-    logprobs = {"content": [_logprob(word) for word in said.text.split()]} if said.logprobs else None
+    logprobs = {"content": [_logprob(word) for word in _tokens(said.text)]} if said.logprobs else None
     more = [
         {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": said.finish}
         for index, text in enumerate(said.others, 1)
@@ -225,6 +225,11 @@ def openai_whole(said: Said, counted: Counted) -> dict[str, Any]:
             "completion_tokens_details": {"reasoning_tokens": counted.reasoning},
         },
     }
+
+
+def _tokens(text: str) -> list[str]:
+    """As a tokenizer cuts: joined they are the text."""
+    return re.findall(r"\s*\S+", text)
 
 
 def _logprob(word: str) -> dict[str, Any]:
@@ -487,7 +492,7 @@ class GeminiVendor(BlockVendor):
         finish = reasons[said.finish]
         more: dict[str, Any] = {}
         if said.logprobs:
-            chosen = [{"token": word, "logProbability": -0.5} for word in said.text.split()]
+            chosen = [{"token": word, "logProbability": -0.5} for word in _tokens(said.text)]
             more["logprobsResult"] = {"chosenCandidates": chosen}
         first = gemini_server.candidate(*parts, finish=finish, **more)
         others = [
@@ -560,7 +565,7 @@ class OllamaVendor(BlockVendor):
         more: dict[str, Any] = {"thinking": said.thought} if said.thought else {}
         if said.calls:
             more["tool_calls"] = [ollama_server.tool_call(c.name, c.arguments, id=c.id) for c in said.calls]
-        logprobs = [_logprob(word) for word in said.text.split()] if said.logprobs else None
+        logprobs = [_logprob(word) for word in _tokens(said.text)] if said.logprobs else None
         done = "length" if said.finish == "length" else "stop"
         return ollama_server.answer(said.text, done_reason=done, logprobs=logprobs, **more)
 

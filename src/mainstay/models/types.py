@@ -197,6 +197,8 @@ class ChatCall:
     user: str | None = None
     source: Mapping[str, Any] | None = None
     source_format: WireFormat | None = None
+    relay: bool = True
+    """Whether a stream's events are wanted as they came, too (`Delta.raw`)."""
 
     def named(self, model: str) -> ChatCall:
         """The same call under a target's own name of the model: `replace`, at a quarter of its cost."""

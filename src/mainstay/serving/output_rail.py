@@ -2,7 +2,8 @@
 
 Text, refusals, visible reasoning, and names and arguments of tool calls are judged. Token log-probabilities spell
 the same words again: they wait with the words they spell, and end where one is masked.
-A provider's own bytes are relayed when what else is in them passes, too (`unread`).
+A provider's own body is relayed when what else is in it passes, too (`unread`); its events are written anew, as
+each would have to be searched for words that nobody has read.
 """
 
 from __future__ import annotations
@@ -139,12 +140,8 @@ class OutputRails:
         self._own: list[Finding] = []
         self._model: str | None = None
         """What a delta called it of which nothing was shown: the next one says so."""
-        self._numbered = run.request.surface == "messages"
-        """Whether events of the stream tell which block they belong to, so that none can pass by those held back."""
-        self._behind = False
-        """Whether anything was held back or changed so far."""
-        self._known: set[str] = set()
         self._spelling: dict[int, _Spelling] = {}
+        self._spells = run.asked.logprobs
         self.open: set[int] = set()
         """Choices that have begun and not come to their end."""
         self.blocked = False
@@ -162,26 +159,12 @@ class OutputRails:
             return
         if delta.finish_reason is not None:
             self.open.discard(delta.index)
-        if shown is not delta:
-            self._behind = True
-        elif self._behind and self._numbered and delta.raw is not None:
-            shown = replace(delta, raw=None)
-        elif delta.raw is not None and not self._may_relay(delta, delta.raw):
-            shown, self._behind = replace(delta, raw=None), True
         if shown is not delta and not _says_something(shown):
             self._model = shown.model or self._model
             return
         if self._model is not None:
             shown, self._model = replace(shown, model=shown.model or self._model), None
         yield shown
-
-    def _may_relay(self, delta: Delta, raw: bytes) -> bool:
-        read = {delta.text, delta.reasoning, delta.refusal, delta.model or "", delta.stop_sequence or ""}
-        if delta.thinking is not None:
-            read |= _block_texts(delta.thinking)
-        for piece in delta.tool_calls:
-            read |= {piece.id or "", piece.name or "", piece.arguments}
-        return may_relay(raw, read, self._guard, self._policy, self._known)
 
     def _judge(self, delta: Delta) -> Delta:
         """The delta itself when all of it passes at once and nothing else does."""
@@ -203,7 +186,7 @@ class OutputRails:
             delta.tool_calls,
         )
         logprobs = delta.logprobs
-        if logprobs or index in self._spelling:
+        if self._spells or logprobs or index in self._spelling:
             logprobs = self._spelling.setdefault(index, _Spelling()).passed(delta, text)
         if same and thinking is delta.thinking and logprobs == delta.logprobs:
             return delta
@@ -272,7 +255,7 @@ class _Spelling:
     def __init__(self) -> None:
         self._waiting: deque[tuple[bytes, Mapping[str, Any]]] = deque()
         self._shown = b""
-        """Of a token that is shown in part."""
+        """Of words that are shown and whose tokens are not told yet: some providers tell them behind the words."""
         self._over = False
 
     def passed(self, delta: Delta, shown: str) -> tuple[Mapping[str, Any], ...]:
@@ -289,7 +272,7 @@ class _Spelling:
         if self._waiting and not self._waiting[0][0].startswith(left):
             self._over = True
             self._waiting.clear()
-        self._shown = left if self._waiting else b""
+        self._shown = left
         return tuple(told)
 
 

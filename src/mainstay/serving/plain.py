@@ -34,6 +34,7 @@ async def plain_answer(run: Run) -> AsyncGenerator[Delta, None]:
         if run.policy is not None and guarded:
             await guard_whole(run, run.policy)
     else:
+        run.asked = replace(run.asked, relay=not guarded)
         async with aclosing(_streamed(run, plan)) as deltas:
             relayed = guard_stream(run, run.policy, deltas) if run.policy is not None and guarded else deltas
             async with aclosing(relayed):
@@ -50,10 +51,7 @@ async def _whole(run: Run, plan: Plan) -> None:
 async def _streamed(run: Run, plan: Plan) -> AsyncGenerator[Delta, None]:
     meter = run.meter
     stream = run.deps.dispatcher.stream(plan, preparer(run, run.asked), meter)
-    relays_raw: bool | None = None
     async with aclosing(stream):
         async for delta in stream:
             meter.current.take(delta)
-            if relays_raw is None:
-                relays_raw = run.asked.source_format == run.target.provider.wire_format
-            yield delta if relays_raw or delta.raw is None else replace(delta, raw=None)
+            yield delta

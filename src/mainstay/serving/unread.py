@@ -1,8 +1,8 @@
 """What of a provider's own bytes nobody has read: a guard that read the words has not read the bytes.
 
-Events and bodies are relayed as they came, with members that have no normal form (annotations, citations, details
-of reasoning, fields yet unknown). Under an output rail these are relayed only if no rule objects to any string in
-them; else what is known is written anew, without them.
+A body is relayed as it came, with members that have no normal form (annotations, citations, details of reasoning,
+fields yet unknown). Under an output rail it is relayed only if no rule objects to any string in it; else what is
+known is written anew, without them.
 """
 
 from __future__ import annotations
@@ -25,27 +25,16 @@ _FRAME: Final = frozenset(
     }
 )  # fmt: skip
 """Words of the wire formats themselves."""
-_KNOWN_MAX: Final = 32
 
 
-def may_relay(
-    raw: bytes, read: Collection[str], guard: Guard, policy: Policy, known: set[str] | None = None
-) -> bool:
-    """Whether the output rail lets every string pass that is in `raw` and not among those `read` already.
-
-    `known`: what passed before, as every event of a stream says its id and model again; it grows by a few.
-    """
+def may_relay(raw: bytes, read: Collection[str], guard: Guard, policy: Policy) -> bool:
+    """Whether the output rail lets every string pass that is in `raw` and not among those `read` already."""
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return False
     unread = {text for text in strings_of(body) if text and text not in _FRAME and text not in read}
-    if known is not None:
-        unread -= known
     if not unread:
         return True
-    # Sorted, so that the same event is always judged alike.
-    passes = guard.check("\n".join(sorted(unread)), "output", policy).action in ("allow", "flag")
-    if passes and known is not None and len(known) < _KNOWN_MAX:
-        known |= unread
-    return passes
+    # Sorted, so that the same body is always judged alike.
+    return guard.check("\n".join(sorted(unread)), "output", policy).action in ("allow", "flag")
