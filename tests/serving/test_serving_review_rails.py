@@ -12,8 +12,10 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
+import sqlalchemy as sa
 from serving_plane import CHEAP, Plane, Scripted, api_key, runnable
 
+from mainstay.core.database import Database
 from mainstay.guard.types import CheckRule, GroundingRule, Policy
 from mainstay.models import ProviderBadRequest, ProviderError
 from mainstay.models.providers.anthropic_wire import encode as encode_anthropic
@@ -31,6 +33,7 @@ from mainstay.models.types import (
     Usage,
     WireFormat,
 )
+from mainstay.serving.responses import ResponsesService, ResponseStore
 
 MAIL = "jane.roe@example.com"
 KEY = "AKIAIOSFODNN7EXAMPLQ"
@@ -219,6 +222,26 @@ async def test_a_completions_prompt_is_guarded(serve: Any, plane: Plane) -> None
     async with door(serve, plane) as post:
         await post("/completions", {"model": "acme/small", "prompt": f"I am {MAIL}", "note": MAIL})
     assert MAIL not in sent(plane.model.calls[0])
+
+
+async def test_a_stored_response_keeps_no_text_that_was_masked(
+    serve: Any, plane: Plane, sqlite_database: Database
+) -> None:
+    plane.guards_models_with(MASKS)
+    plane.model.says("Fine.")
+    service = ResponsesService(ResponseStore(sqlite_database))
+    ask = {"model": "acme/small", "instructions": f"Serve {MAIL}", "input": f"I am {MAIL}"}
+    async with door(serve, plane, responses=service) as post:
+        first = json.loads((await post("/responses", ask))[1])
+        status, _ = await post(
+            "/responses", {"model": "acme/small", "input": "Who?", "previous_response_id": first["id"]}
+        )
+    with sqlite_database.read() as connection:
+        rows = str(connection.execute(sa.text("select * from responses")).all())
+    assert status == 200
+    assert MAIL not in sent(plane.model.calls[1])
+    assert "I am [EMAIL]" in rows
+    assert MAIL not in rows
 
 
 async def test_texts_that_a_provider_embeds_go_masked(serve: Any, plane: Plane) -> None:

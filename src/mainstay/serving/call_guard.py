@@ -53,6 +53,8 @@ class CallGuard:
 
     def call(self, call: ChatCall) -> ChatCall:
         """The call as it may go on; the very same one when nothing was masked. Raises ContentBlocked."""
+        # All tools at once: there are often many, and mostly there is nothing to find.
+        self._read_ahead([(tool.name, tool.description, tool.parameters) for tool in call.tools])
         guarded = replace(
             call,
             messages=tuple([self._guarded_message(message) for message in call.messages]),
@@ -77,21 +79,26 @@ class CallGuard:
         """The text as it may go on. Raises ContentBlocked."""
         if not text:
             return text
+        if writer == "operator" and text in self._read:
+            return self.masked.get(text, text)
         rail, policy = self._rules[writer]
         return self._after(text, self._guard.check(text, rail, policy), rail)
 
     def json(self, value: Any) -> Any:
         """A JSON value with every string in it, that was not read before, as it may go on."""
-        if not value:
+        if not value or (self._read_ahead(value) and not self.masked):
             return value
-        unread = [text for text in strings_of(value) if not self._knows(text)]
-        rail, policy = self._rules["operator"]
-        # One look at all of it together: there is mostly nothing to find.
-        if not unread or self._guard.check("\n".join(unread), rail, policy).action == "allow":
-            self._read.update(unread)
-            if not self.masked:
-                return value
         return with_strings(value, self._known_or_read)
+
+    def _read_ahead(self, value: Any) -> bool:
+        """One look at all strings of a value together; True when there is nothing to find in them."""
+        # Sorted, so that the same value is always judged alike.
+        unread = sorted(text for text in strings_of(value) - self._read if not self._knows(text))
+        rail, policy = self._rules["operator"]
+        clean = not unread or self._guard.check("\n".join(unread), rail, policy).action == "allow"
+        if clean:
+            self._read.update(unread)
+        return clean
 
     def _after(self, text: str, verdict: Verdict, rail: Rail) -> str:
         self._read.add(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,17 +14,20 @@ from mainstay.guard.types import Verdict
 CheckText = Callable[[str], Verdict]
 
 
-def strings_of(value: Any) -> Iterator[str]:
+def strings_of(value: Any) -> set[str]:
     """Every string of a decoded JSON value, names of members among them."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield name
-            yield from strings_of(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from strings_of(item)
+    found: set[str] = set()
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            found.add(item)
+        elif isinstance(item, dict):
+            found.update(item)
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
+    return found
 
 
 def with_strings(value: Any, change: Callable[[str], str]) -> Any:
