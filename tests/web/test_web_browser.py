@@ -290,6 +290,25 @@ def test_a_new_trace_appears_in_the_open_list(open_page: OpenPage, world: World)
     expect(page.locator(f"tr[data-id='{trace_id}']")).to_be_visible(timeout=10_000)
 
 
+def test_the_open_page_of_models_follows_the_calls(open_page: OpenPage, world: World) -> None:
+    page = open_page("/models?provider=acme")
+    attempts = page.locator("[data-cell='calls']")
+    before = int(attempts.inner_text())
+    world.ask("acme/chat", "Is the late shift there?")
+    expect(attempts).to_have_text(str(before + 1), timeout=10_000)
+
+
+@pytest.mark.parametrize("width", [900, 1024, 1280])
+def test_tables_of_models_fit_between_a_tablet_and_a_desk(open_page: OpenPage, width: int) -> None:
+    page = open_page("/models")
+    page.set_viewport_size({"width": width, "height": 900})
+    shoot(page, "desk-light", f"models-{width}")
+    wider = (
+        "[...document.querySelectorAll('.table-scroll')].filter((e) => e.scrollWidth > e.clientWidth).length"
+    )
+    assert page.evaluate(wider) == 0
+
+
 def test_the_chosen_theme_stays(open_page: OpenPage) -> None:
     page = open_page("/", theme="light")
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")

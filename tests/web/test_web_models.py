@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -18,10 +19,10 @@ from mainstay.app import build_control_app
 from mainstay.core.ids import new_span_id, new_trace_id
 from mainstay.models.types import Price, PriceTier
 from mainstay.observe import Span
-from mainstay.services import close_services
+from mainstay.services import LocalModel, close_services, offered
 from mainstay.web import SESSION_COOKIE
 from mainstay.web.pages import models as page_of_models
-from mainstay.web.views.models import price_text, state_of
+from mainstay.web.views.models import models_view, price_text, state_of
 from mainstay.web.views.turns import turns
 
 
@@ -201,6 +202,20 @@ def test_nobody_who_is_not_signed_in_gets_the_page_or_its_stream(quiet: World) -
     assert stranger.get("/models").headers["location"] == "/sign-in?next=%2Fmodels"
     assert stranger.get("/models/live").status_code == 303
     stranger.close()
+
+
+def test_a_model_of_this_machine_says_whether_it_is_loaded_and_what_it_holds(quiet: World) -> None:
+    local = {"local/small": LocalModel("gguf", None, 10**8, 2048, True, 300 << 20, ())}
+    found = asyncio.run(offered(quiet.services.catalog))
+
+    loaded = models_view(found, (), local)
+    idle = models_view(found, (), {"local/small": replace(local["local/small"], loaded=False)})
+
+    (line,) = [x for b in loaded.providers for x in b.lines if x.name == "local/small"]
+    assert line.local == local["local/small"]
+    assert models_view(found, (), local, "local loaded").found
+    assert not models_view(found, (), local, 'local "not loaded"').found
+    assert [x.local.state for b in idle.providers for x in b.lines if x.local] == ["not loaded"]
 
 
 def test_a_price_with_tiers_begins_with_from_and_tells_the_steps() -> None:

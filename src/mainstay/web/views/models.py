@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ SHOWN_MAX = 20
 FOUND_MAX = 200
 """Rows of one provider once the list was narrowed."""
 TOKENS = 1_000_000
+_WORDS = re.compile(r'"([^"]+)"|([^\s"]+)')
 
 FEATURES: Mapping[Capability, str] = {
     "tools": "tools",
@@ -57,12 +59,17 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class PriceText:
-    """Dollars per million tokens, and where they are from."""
+    """Dollars per million tokens. `source` None: it runs on this machine; `more` is what three figures leave out."""
 
     input: str
     output: str
     cached: str
-    origin: str
+    source: str | None
+    more: str = ""
+
+    @property
+    def origin(self) -> str:
+        return (self.source or "runs on this machine") + self.more
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +161,10 @@ def models_view(
     text: str = "",
     provider: str = "",
 ) -> ModelsView:
-    """`text`: words that each row's name, provider, state or abilities must have; `provider`: only its models."""
+    """`text`: words, or "quoted words", that each row's name, provider, state or abilities must have; `provider`: only
+    its models."""
     states = by_target(views)
-    words = text.lower().split()
+    words = [phrase or word for phrase, word in _WORDS.findall(text.lower())]
     routes: list[RouteBlock] = []
     blocks: dict[str, ProviderBlock] = {}
     for each in found:
@@ -204,22 +212,19 @@ def state_of(view: TargetView) -> State:
 def price_text(price: Price | None) -> PriceText | None:
     if price is None:
         return None
-    here = price.source == "local"
-    origin = "runs on this machine" if here else f"{price.source}, in force on {price.as_of}"
-    if price.tiers:
-        steps = [
-            f"above {t.above_input_tokens:,} input tokens {_usd(t.input_nusd)} in, {_usd(t.output_nusd)} out"
-            for t in price.tiers
-        ]
-        origin += f"; {'; '.join(steps)}"
+    more = [
+        f"above {t.above_input_tokens:,} input tokens {_usd(t.input_nusd)} in, {_usd(t.output_nusd)} out"
+        for t in price.tiers
+    ]
     if price.request_nusd:
-        origin += f"; {show_usd(round(price.request_nusd))} more for each request"
+        more.append(f"{show_usd(round(price.request_nusd))} more for each request")
     first = "from " if price.tiers else ""
     return PriceText(
-        first + _usd(price.input_nusd),
-        first + _usd(price.output_nusd),
-        first + _usd(price.cached_input_nusd),
-        origin,
+        input=first + _usd(price.input_nusd),
+        output=first + _usd(price.output_nusd),
+        cached=first + _usd(price.cached_input_nusd),
+        source=None if price.source == "local" else f"{price.source}, in force on {price.as_of}",
+        more="".join(f"; {each}" for each in more),
     )
 
 
