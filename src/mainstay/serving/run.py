@@ -165,15 +165,6 @@ class Run:
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
 
     @property
-    def max_tokens(self) -> int | None:
-        """What caller and release allow together, before the budget has its say."""
-        asked = self.asked.max_tokens
-        if self.runnable is None:
-            return asked
-        limit = self.runnable.generation.max_tokens
-        return limit if asked is None else min(asked, limit)
-
-    @property
     def elapsed_ms(self) -> float:
         return (time.perf_counter() - self._started_s) * 1000
 

@@ -41,9 +41,6 @@ class Account:
         if soft_nusd != self.soft_nusd:
             self.soft_nusd, self.warned = soft_nusd, False
 
-    def soft_exceeded(self) -> bool:
-        return self.soft_nusd is not None and self.spent >= self.soft_nusd
-
     @property
     def json(self) -> bytes:
         return orjson.dumps(self.key)
