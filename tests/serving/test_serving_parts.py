@@ -13,16 +13,20 @@ from mainstay.core.errors import Unauthenticated
 from mainstay.govern import KeyStore, local_identity
 from mainstay.govern.types import ApiKey, Identity, Limits
 from mainstay.models import ProviderAuthFailed, ProviderRateLimited
-from mainstay.models.types import Choice, Usage
+from mainstay.models.types import ChatCall, Choice, Usage
 from mainstay.serving.apps import refuse_for_app
 from mainstay.serving.cache import ExactCache, cache_key
 from mainstay.serving.errors import BadField, InsufficientQuota, reply_to
 from mainstay.serving.snapshot import Refresher, ServingSnapshot, SnapshotHolder, build_snapshot, may_use
 from mainstay.serving.surfaces.chat_read import read_chat_request
-from mainstay.serving.types import Final
+from mainstay.serving.types import ChatRequest, Final, SurfaceName
 
 USER = {"role": "user", "content": "Hello"}
 CALLER = Identity("key_a", "a", "key", "developer")
+
+
+def _asked(request: ChatRequest) -> tuple[SurfaceName, ChatCall]:
+    return request.surface, request.call
 
 
 def body(**fields: Any) -> dict[str, Any]:
@@ -143,15 +147,15 @@ def test_the_cache_key_tells_callers_releases_and_settings_apart() -> None:
     masked = replace(request, call=replace(request.call, source=None))
     board = Identity("key_a", "a", "key", "developer", frozenset({"board"}))
     keys = {
-        cache_key(request, CALLER, "project:1", "r1"),
-        cache_key(request, CALLER, "project:1", "r2"),
-        cache_key(other, CALLER, "project:1", "r1"),
-        cache_key(masked, CALLER, "project:1", "r1"),
-        cache_key(request, CALLER, "key_b", "r1"),
-        cache_key(request, board, "project:1", "r1"),
+        cache_key(*_asked(request), CALLER, "project:1", "r1"),
+        cache_key(*_asked(request), CALLER, "project:1", "r2"),
+        cache_key(*_asked(other), CALLER, "project:1", "r1"),
+        cache_key(*_asked(masked), CALLER, "project:1", "r1"),
+        cache_key(*_asked(request), CALLER, "key_b", "r1"),
+        cache_key(*_asked(request), board, "project:1", "r1"),
     }
     assert len(keys) == 6
-    assert cache_key(read_chat_request(body(stream=True)), CALLER, "project:1", "r1") in keys
+    assert cache_key(*_asked(read_chat_request(body(stream=True))), CALLER, "project:1", "r1") in keys
 
 
 def test_a_cached_answer_expires() -> None:

@@ -38,11 +38,19 @@ class KeyStore:
     def __init__(self, database: Database, master_key: bytes, clock: Clock = now_us) -> None:
         self._db = database
         self._master = master_key
+        self._hashes: dict[str, str] = {}
         self._clock = clock
 
     def hash_token(self, token: str) -> str:
-        """What `ApiKey.token_hash` is for this token."""
-        return keyed_hash(self._master, f"api-key:{token}")
+        """What `ApiKey.token_hash` is for this token. Remembered for tokens lately seen, by the whole token."""
+        found = self._hashes.get(token)
+        if found is None:
+            found = keyed_hash(self._master, f"api-key:{token}")
+            if len(token) <= TOKEN_CHARACTERS_MAX:  # what is longer is no token of ours
+                if len(self._hashes) >= HASHES_KEPT:
+                    self._hashes.clear()
+                self._hashes[token] = found
+        return found
 
     def create(
         self,

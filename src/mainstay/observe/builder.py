@@ -83,6 +83,10 @@ class Step:
             self.fail(error)
         self.end()
 
+    def leave_out(self) -> None:
+        """Nothing came of this step that anybody would look for: no span is made of it."""
+        self._trace.leave_out(self)
+
     def end(self) -> None:
         """Close the span; the first call counts."""
         if self._end_ns is None:
@@ -145,6 +149,9 @@ class TraceBuilder:
 
     def step(self, name: str, kind: SpanKind = "internal") -> Step:
         return self.open(name, kind, self.root.span_id)
+
+    def leave_out(self, step: Step) -> None:
+        self._steps.remove(step)
 
     def finish(self, error: BaseException | None = None) -> list[Span]:
         """Close what is open and give all spans, the root first. With `error` the root is marked failed."""

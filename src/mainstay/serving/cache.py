@@ -12,14 +12,15 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from mainstay.core.clock import US_PER_S, Clock, now_us
 from mainstay.govern.types import Identity
-from mainstay.serving.types import ChatRequest, Final
+from mainstay.models.types import ChatCall
+from mainstay.serving.types import Final, SurfaceName
 
 TTL_S = 3600.0
 """How long an answer is kept when the route or release does not say."""
@@ -31,11 +32,10 @@ _NOT_SHAPING = frozenset({"stream", "stream_options", "model"})
 """How an answer is delivered does not shape it; the model is told by what served it."""
 
 
-def cache_key(request: ChatRequest, identity: Identity, tenant: str, served_by: str) -> str:
-    """SHA-256 of the request, the tenant and `served_by` (a release digest, or the route's targets)."""
-    call = request.call
-    asked: Any = replace(call, source=None) if call.source is None else _shaping(call.source)
-    whole = [request.surface, tenant, sorted(identity.groups), served_by, asked]
+def cache_key(surface: SurfaceName, call: ChatCall, identity: Identity, tenant: str, served_by: str) -> str:
+    """SHA-256 of what is asked, the tenant and `served_by` (a release digest, or the route's targets)."""
+    asked: Any = call if call.source is None else _shaping(call.source)
+    whole = [surface, tenant, sorted(identity.groups), served_by, asked]
     return hashlib.sha256(orjson.dumps(whole)).hexdigest()
 
 

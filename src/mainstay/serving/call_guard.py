@@ -53,6 +53,8 @@ class CallGuard:
 
     def call(self, call: ChatCall) -> ChatCall:
         """The call as it may go on; the very same one when nothing was masked. Raises ContentBlocked."""
+        if self._is_clean(call):
+            return call
         # All tools at once: there are often many, and mostly there is nothing to find.
         self._read_ahead([(tool.name, tool.description, tool.parameters) for tool in call.tools])
         guarded = replace(
@@ -74,6 +76,26 @@ class CallGuard:
             return replace(guarded, source=None)
         source = self.json(call.source)
         return call if source is call.source and guarded == call else replace(guarded, source=source)
+
+    def _is_clean(self, call: ChatCall) -> bool:
+        """Whether nothing at all is to be found in a call of mere text: what users say by its own rules, and the
+        rest in one look. False also for a call with more in it, which is read piece by piece."""
+        if call.source is None or call.tools or call.response_format is not None:
+            return False
+        said: set[str] = set()
+        for message in call.messages:
+            if message.parts or message.tool_calls or message.thinking:
+                return False
+            writer = _WRITERS.get(message.role, "operator")
+            text = message.content
+            if writer != "operator" and text not in said:
+                rail, policy = self._rules[writer]
+                if text and self._guard.check(text, rail, policy).action != "allow":
+                    return False
+                said.add(text)
+        rail, policy = self._rules["operator"]
+        rest = strings_of(call.source) - said
+        return self._guard.check("\n".join(sorted(rest)), rail, policy).action == "allow"
 
     def text(self, text: str, writer: Writer) -> str:
         """The text as it may go on. Raises ContentBlocked."""

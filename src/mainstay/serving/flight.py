@@ -19,6 +19,9 @@ class Flights:
         await flying.wait()
         return True
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._flying
+
     def lead(self, key: str) -> bool:
         """From now on others may join, until `land`. False when another leads already."""
         if key in self._flying:

@@ -36,6 +36,8 @@ async def guard_input(run: Run) -> None:
                 run.describe_blocked(reading.blocked)
             if run.findings:
                 step.set(Attr.GUARD, [finding_body(f) for f in run.findings])
+            elif run.runnable is None:
+                step.leave_out()
         run.masked = reading.masked
     run.describe_messages()
 

@@ -37,7 +37,10 @@ async def guard_whole(run: Run, policy: Policy) -> None:
         else:
             checked = tuple([await asyncio.to_thread(_checked, run, policy, choice) for choice in choices])
         found = [finding_body(f) for f in run.findings if f.rail == "output"]
-        step.set(Attr.GUARD, found or None)
+        if found:
+            step.set(Attr.GUARD, found)
+        else:
+            step.leave_out()
     run.whole = checked
     if checked != choices:
         run.cache = "bypass" if run.refused else run.cache

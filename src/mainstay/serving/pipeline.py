@@ -134,15 +134,17 @@ async def look_up(run: Run) -> Cached | None:
         return None
     with run.trace.step("cache.lookup") as step:
         run.cache_key = key = cache_key(
-            replace(run.request, call=run.asked), run.call.identity, _tenant(run.call), _served_by(run)
+            run.request.surface, run.asked, run.call.identity, _tenant(run.call), _served_by(run)
         )
         found = run.deps.cache.get(key, run.call.cache_max_age_s)
-        if found is None:
+        if found is None and key in run.deps.flights:
             found = await _of_twin(run, key)
         if found is None and run.deps.flights.lead(key):
             run.leads = key
         run.cache = "miss" if found is None else "hit"
         step.set(Attr.CACHE, run.cache)
+        if found is None and run.runnable is None:
+            step.leave_out()  # the trace itself says that it was a miss
     return found
 
 

@@ -8,8 +8,9 @@ known is written anew, without them.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
+from typing import Annotated, Final, Literal
 
+import msgspec
 import orjson
 
 from mainstay.guard import Guard
@@ -27,8 +28,48 @@ _FRAME: Final = frozenset(
 """Words of the wire formats themselves."""
 
 
+class _Message(msgspec.Struct, forbid_unknown_fields=True):
+    role: Literal["assistant"]
+    content: str | None = None
+    refusal: str | None = None
+    annotations: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=0)] | None = None
+
+
+class _Choice(msgspec.Struct, forbid_unknown_fields=True):
+    message: _Message
+    index: int
+    finish_reason: str
+    logprobs: None = None
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    """An OpenAI answer of mere text, with nothing in it but what the normal form has and the server's own labels."""
+
+    choices: list[_Choice]
+    id: str
+    object: str
+    created: int
+    model: str
+    usage: dict[str, int | float | dict[str, int | float | None] | None] | None = None
+    system_fingerprint: str | None = None
+    service_tier: str | None = None
+
+
+_decode_text_answer = msgspec.json.Decoder(_Body).decode
+
+
+def _is_mere_text(raw: bytes) -> bool:
+    try:
+        _decode_text_answer(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
+
+
 def may_relay(raw: bytes, read: Collection[str], guard: Guard, policy: Policy) -> bool:
     """Whether the output rail lets every string pass that is in `raw` and not among those `read` already."""
+    if _is_mere_text(raw):
+        return True
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
