@@ -145,6 +145,8 @@ class OutputRails:
         """What a delta called it of which nothing was shown: the next one says so."""
         self._spelling: dict[int, _Spelling] = {}
         self._spells = run.asked.logprobs
+        self._only_text: dict[int, StreamGuard] = {}
+        """The guard of each choice of which nothing but text is under way."""
         self.open: set[int] = set()
         """Choices that have begun and not come to their end."""
         self.blocked = False
@@ -155,9 +157,14 @@ class OutputRails:
 
     def feed(self, delta: Delta) -> Iterator[Delta]:
         """What may be shown now of this delta and of what was held before it."""
-        if delta.usage is None or _says_something(replace(delta, usage=None)):
-            self.open.add(delta.index)
-        shown = self._judge(delta)
+        guarded = self._only_text.get(delta.index)
+        if guarded is not None and delta.text and _is_mere_text(delta):
+            shown = self._word(delta, guarded)
+        else:
+            self._only_text.pop(delta.index, None)
+            if delta.usage is None or _says_something(replace(delta, usage=None)):
+                self.open.add(delta.index)
+            shown = self._judge(delta)
         if self.blocked:
             return
         if delta.finish_reason is not None:
@@ -168,6 +175,12 @@ class OutputRails:
         if self._model is not None:
             shown, self._model = replace(shown, model=shown.model or self._model), None
         yield shown
+
+    def _word(self, delta: Delta, guarded: StreamGuard) -> Delta:
+        """As `_judge`, for one more word of an answer that has nothing but words: nearly every delta."""
+        text = guarded.feed(delta.text)
+        self.blocked = self.blocked or guarded.blocked
+        return delta if text == delta.text else Delta(text=text, index=delta.index, model=delta.model)
 
     def _judge(self, delta: Delta) -> Delta:
         """The delta itself when all of it passes at once and nothing else does."""
@@ -216,6 +229,8 @@ class OutputRails:
             shown += guarded.finish()
             self._own.extend(self._texts.pop((index, what)).findings)
         self.blocked = self.blocked or guarded.blocked
+        if what == "text" and not ends and not self._spells and len(self._texts) == 1:
+            self._only_text[index] = guarded
         return shown, ends and any(finding.action != "flag" for finding in guarded.findings)
 
     def _passes(self, text: str) -> bool:
@@ -288,6 +303,20 @@ def _spelled(item: Mapping[str, Any]) -> bytes:
         return token.encode()
     is_part = bool(given) and "\ufffd" in given.decode(errors="replace")
     return given if is_part else token.encode()
+
+
+def _is_mere_text(delta: Delta) -> bool:
+    return not (
+        delta.reasoning
+        or delta.tool_calls
+        or delta.refusal
+        or delta.logprobs
+        or delta.finish_reason is not None
+        or delta.usage is not None
+        or delta.thinking is not None
+        or delta.stop_sequence is not None
+        or delta.raw is not None
+    )
 
 
 def _says_something(delta: Delta) -> bool:
