@@ -18,8 +18,8 @@ from mainstay.serving.errors import (
     TokensLimited,
     TooManyAtOnce,
 )
+from mainstay.serving.exchange import rate_headers
 from mainstay.serving.limits import Ask, BudgetState, Limiter, MemoryLimiter, RedisLimiter
-from mainstay.serving.limits.headers import limit_headers, refusal_headers
 from support.limits import DAY_US, MINUTE_US, SECOND_US, ManualClock, asking, money_of, scope, state_of
 from support.redis_server import RedisServer, shared_redis_server  # noqa: F401
 
@@ -261,7 +261,9 @@ async def test_a_key_may_send_its_requests_per_minute_and_then_waits(
         await limiter.reserve([key], asking())
     assert [state.remaining for state in left if state is not None] == [2, 1, 0]
     assert caught.value.retry_after_s == 20
-    assert refusal_headers(caught.value)["x-ratelimit-remaining-requests"] == "0"
+    assert isinstance(caught.value, RateLimited)
+    assert caught.value.rate is not None
+    assert caught.value.rate.remaining == 0
     clock.forward(20 * SECOND_US)
     await limiter.reserve([key], asking())
 
@@ -368,16 +370,17 @@ async def test_scopes_without_limits_are_not_tracked(limiter: Limiter) -> None:
 async def test_a_hold_says_where_its_limits_stand(limiter: Limiter) -> None:
     key = scope("key", "a", Budget(2_500_000_000, "day"), rpm=60, tpm=6000)
     hold = await limiter.reserve([key], asking(500_000_000, tokens=1500))
-    assert limit_headers(hold) == {
-        "x-ratelimit-limit-requests": "60",
-        "x-ratelimit-remaining-requests": "59",
-        "x-ratelimit-reset-requests": "1.000s",
-        "x-ratelimit-limit-tokens": "6000",
-        "x-ratelimit-remaining-tokens": "4500",
-        "x-ratelimit-reset-tokens": "15.000s",
-        "x-mainstay-budget-remaining-usd": "2",
+    assert dict(rate_headers(hold.rate, hold.token_rate)) == {
+        b"x-ratelimit-limit-requests": b"60",
+        b"x-ratelimit-remaining-requests": b"59",
+        b"x-ratelimit-reset-requests": b"1.000s",
+        b"x-ratelimit-limit-tokens": b"6000",
+        b"x-ratelimit-remaining-tokens": b"4500",
+        b"x-ratelimit-reset-tokens": b"15.000s",
     }
-    assert limit_headers(await limiter.reserve([scope()], asking())) == {}
+    assert hold.remaining_nusd == 2_000_000_000
+    free = await limiter.reserve([scope()], asking())
+    assert (free.rate, free.token_rate, free.remaining_nusd) == (None, None, None)
 
 
 async def test_equal_limits_are_the_same_limits(limiter: Limiter) -> None:

@@ -14,11 +14,10 @@ from mainstay.core.errors import InvalidInput
 from mainstay.core.ids import new_id, new_trace_id
 from mainstay.models.types import ChatMessage, Delta, Thinking, ToolCall
 from mainstay.serving.errors import BadField
-from mainstay.serving.responses import ResponseNotFound, ResponsesService, ResponseStore, TokenCount
+from mainstay.serving.responses import ResponseNotFound, ResponsesService, ResponseStore
 from mainstay.serving.responses import service as service_module
 from mainstay.serving.surfaces.responses import ResponsesSurface
 from mainstay.serving.surfaces.types import Ids
-from mainstay.serving.types import ChatRequest
 
 
 @pytest.fixture
@@ -260,30 +259,3 @@ async def test_a_kept_response_is_neither_cancelled_nor_streamed_again(service: 
         await service.cancel(kept["id"], "key_1")
     with pytest.raises(BadField, match="background"):
         await service.get(kept["id"], "key_1", "stream=true")
-
-
-async def test_input_is_counted_with_the_conversation(sqlite_database: Database):
-    async def messages(request: ChatRequest) -> TokenCount:
-        return TokenCount(len(request.messages), estimated=False)
-
-    service = ResponsesService(ResponseStore(sqlite_database), messages)
-    first = await answered(service)
-
-    counted = await service.count({"model": "m", "input": "x", "previous_response_id": first["id"]}, "key_1")
-
-    assert counted == {
-        "object": "response.input_tokens",
-        "input_tokens": 3,
-        "mainstay": {"estimated": False},
-    }
-
-
-async def test_an_estimate_counts_words_calls_and_tools(service: ResponsesService):
-    tool = {"type": "function", "name": "f", "description": "d" * 400}
-
-    small = await service.count({"model": "m", "input": "x"}, "key_1")
-    large = await service.count({"model": "m", "input": "x", "tools": [tool]}, "key_1")
-
-    assert small["input_tokens"] == 1
-    assert large["input_tokens"] > 100
-    assert small["mainstay"] == {"estimated": True}

@@ -112,6 +112,7 @@ SPECS: Mapping[str, SettingSpec] = {
     "capture_content": SettingSpec(_flag, True, "Store prompts and answers in traces."),
     "otlp_export_url": SettingSpec(_url, None, "OTLP/HTTP base URL that gets a copy of every trace."),
     "session_hours": SettingSpec(_whole(1, 720), 12, "How long a sign-in lasts."),
+    "cache_mb": SettingSpec(_whole(0, 65536), 32, "Memory for cached answers, MiB, in each process."),
     "body_limit_mb": SettingSpec(_whole(1, 1024), 20, "Largest request body, MiB."),
     "engine_threads": SettingSpec(
         _whole(1, 256), max(1, min(4, os.cpu_count() or 1)), "CPU threads of the local engine."
@@ -149,6 +150,7 @@ class Settings:
     capture_content: bool
     otlp_export_url: str | None
     session_hours: int
+    cache_mb: int
     body_limit_mb: int
     engine_threads: int
     engine_slots: int

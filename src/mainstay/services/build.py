@@ -129,7 +129,7 @@ def build_services(
         guard=guard,
         version_text=lambda version_id: library.version(version_id).text,
         limiter=_limiter(settings, role),
-        cache=ExactCache(),
+        cache=ExactCache(limit_bytes=settings.cache_mb << 20),
         sink=recorder,
         metrics=metrics,
     )

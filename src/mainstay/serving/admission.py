@@ -20,6 +20,12 @@ LEAST_OUTPUT_TOKENS = 16
 DEFAULT_OUTPUT_TOKENS = 4096
 """Output limit of a budgeted call when neither the caller nor the model names one."""
 
+LIKELY_TOKENS = 1024
+"""Output taken of a limit of tokens per minute when the caller names no limit of its own."""
+
+BYTES_PER_TOKEN = 4
+"""A token of prose has about this many bytes."""
+
 _RATES: Mapping[str, tuple[Any, ...]] = {
     "service_tier": ("auto", "default", "flex", "standard", "standard_only"),
     "speed": ("standard",),
@@ -35,11 +41,12 @@ class Need:
     """What a call needs of one target at most: input and output tokens, and their price there.
 
     `output_tokens` are those of one choice; `choices` multiplies them. Amounts are None for an unknown price.
-    `cache_writes`: whether the call may write the provider's prompt cache. `thinking_tokens`: its budget of
+    `asked`: whether the caller named the output limit. `cache_writes`: whether the call may write the provider's prompt cache. `thinking_tokens`: its budget of
     thinking, which providers want below the output limit.
     """
 
     __slots__ = (
+        "asked",
         "cache_writes",
         "choices",
         "input_tokens",
@@ -58,7 +65,9 @@ class Need:
         price: Price | None,
         cache_writes: bool = True,
         thinking_tokens: int = 0,
+        asked: bool = True,
     ) -> None:
+        self.asked = asked
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
         self.choices = choices
@@ -70,7 +79,10 @@ class Need:
 
     @property
     def tokens(self) -> int:
-        return self.input_tokens + self.output_tokens * self.choices
+        """What is taken of a limit of tokens until the true number is known. Likely, not the most: a limit per
+        minute would else refuse what it allows, and what was used beyond it is taken afterwards."""
+        likely = self.output_tokens if self.asked else min(self.output_tokens, LIKELY_TOKENS)
+        return -(-self.input_tokens // BYTES_PER_TOKEN) + likely * self.choices
 
     def _worst(self, output_tokens: int) -> int | None:
         if self.price is None:
@@ -105,7 +117,15 @@ def need_of(call: ChatCall, target: Target) -> Need:
     tokens = call_token_ceiling(call)
     if call.extra:  # passed through as it is, whatever it makes the provider read
         tokens += len(orjson.dumps(dict(call.extra)))
-    return Need(tokens, output, call.n, price_for(call, target), asks_for_cache(call), thinking)
+    return Need(
+        tokens,
+        output,
+        call.n,
+        price_for(call, target),
+        cache_writes=asks_for_cache(call),
+        thinking_tokens=thinking,
+        asked=call.max_tokens is not None,
+    )
 
 
 def price_for(call: ChatCall, target: Target) -> Price | None:

@@ -14,11 +14,9 @@ from mainstay.serving.deps import Deps
 from mainstay.serving.errors import reply_to
 from mainstay.serving.limits.types import BudgetState
 from mainstay.serving.pipeline import admit, plan_for, resolve
+from mainstay.serving.routing.policies import LIKELY_OUTPUT_TOKENS
 from mainstay.serving.run import Run
 from mainstay.serving.types import Call
-
-LIKELY_OUTPUT_TOKENS = 256
-"""Expected length of an answer when the caller allows more."""
 
 
 async def dry_run(call: Call, deps: Deps) -> dict[str, Any]:

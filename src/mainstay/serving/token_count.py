@@ -18,12 +18,14 @@ from mainstay.models.types import ChatCall, Target
 from mainstay.serving.deps import Deps
 from mainstay.serving.errors import ModelNotAllowed, ModelNotFound
 from mainstay.serving.input_rail import guarded
+from mainstay.serving.limits.types import Ask
 from mainstay.serving.preparing import for_target
 from mainstay.serving.snapshot import may_use
 from mainstay.serving.surfaces.messages import MessagesSurface
 from mainstay.serving.types import ChatRequest
 
 _MESSAGES = MessagesSurface()
+_FREE = Ask(tokens=0, wanted_nusd=0, least_nusd=0)
 
 
 @runtime_checkable
@@ -47,12 +49,16 @@ async def count_response_tokens(request: ChatRequest, key: ApiKey | None, deps: 
 
 
 async def count_tokens(request: ChatRequest, key: ApiKey | None, deps: Deps) -> tuple[int, bool]:
-    """(input tokens, whether its provider counted them). Raises ModelNotAllowed, ModelNotFound, ContentBlocked, ProviderError.
+    """(input tokens, whether its provider counted them). Raises ModelNotAllowed, ModelNotFound, ContentBlocked, the limits'
+    refusals and ProviderError.
 
     To ask a provider is to send it the text: it goes as the input rail lets it go on.
     """
     if not may_use(key, request.model):
         raise ModelNotAllowed(request.model)
+    scopes = deps.snapshots.current.scopes_of(key, None)
+    if scopes:  # counted as a request, of no cost
+        deps.limiter.settle(await deps.limiter.reserve(scopes, _FREE), 0, 0)
     runnable = deps.snapshots.current.resolve(request.model)
     try:
         route = deps.models.route(request.model if runnable is None else runnable.model)

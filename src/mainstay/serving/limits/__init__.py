@@ -5,7 +5,6 @@
 """
 
 from mainstay.serving.limits.elsewhere import LimitsElsewhere
-from mainstay.serving.limits.headers import limit_headers, refusal_headers
 from mainstay.serving.limits.journal import Journal
 from mainstay.serving.limits.memory import MemoryLimiter
 from mainstay.serving.limits.redis import RedisLimiter
@@ -23,7 +22,5 @@ __all__ = [
     "MemoryLimiter",
     "RedisLimiter",
     "Window",
-    "limit_headers",
-    "refusal_headers",
     "window_at",
 ]

@@ -6,9 +6,6 @@
 from mainstay.serving.responses.service import (
     ResponseNotFound,
     ResponsesService,
-    TokenCount,
-    TokenCounter,
-    estimated_tokens,
 )
 from mainstay.serving.responses.store import ResponseStore, StoredResponse
 
@@ -17,7 +14,4 @@ __all__ = [
     "ResponseStore",
     "ResponsesService",
     "StoredResponse",
-    "TokenCount",
-    "TokenCounter",
-    "estimated_tokens",
 ]

@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 import sqlalchemy as sa
 
 from mainstay.core.errors import InvalidInput, NotFound
-from mainstay.models.tokens import token_estimate
 from mainstay.models.types import ChatMessage
 from mainstay.serving.errors import BadField
 from mainstay.serving.json_text import with_strings
@@ -63,38 +61,17 @@ class ResponseNotFound(NotFound):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCount:
-    """`estimated`: counted without the model's own tokenizer."""
-
-    tokens: int
-    estimated: bool
-
-
-TokenCounter = Callable[[ChatRequest], Awaitable[TokenCount]]
-
-
-async def estimated_tokens(request: ChatRequest) -> TokenCount:
-    """A likely count of a request's text, when no model's tokenizer is at hand."""
-    texts = [message.content for message in request.messages]
-    texts += [call.arguments for message in request.messages for call in message.tool_calls]
-    texts += [f"{tool.name} {tool.description or ''} {tool.parameters or ''}" for tool in request.call.tools]
-    return TokenCount(sum(token_estimate(text) for text in texts), estimated=True)
-
-
 class ResponsesService:
     """`owner` is the id of the caller's identity, a key or a user: only it may see or continue its responses."""
 
     def __init__(
         self,
         store: ResponseStore,
-        count_tokens: TokenCounter = estimated_tokens,
         *,
         surface: ResponsesSurface | None = None,
         save_timeout_s: float = SAVE_TIMEOUT_S,
     ) -> None:
         self._store = store
-        self._count_tokens = count_tokens
         self._surface = surface or ResponsesSurface()
         self._save_timeout_s = save_timeout_s
 
@@ -183,12 +160,6 @@ class ResponsesService:
             fix="Close the connection of a response that is still being made: that cancels it.",
             param="response_id",
         )
-
-    async def count(self, body: Mapping[str, Any], owner: str) -> dict[str, Any]:
-        """How many tokens the input of this request has (`POST /v1/responses/input_tokens`)."""
-        count = await self._count_tokens(await self.prepare(body, owner))
-        body = {"object": "response.input_tokens", "input_tokens": count.tokens}
-        return body | {"mainstay": {"estimated": count.estimated}}
 
     async def _found(self, response_id: str, owner: str) -> StoredResponse:
         found = await asyncio.to_thread(self._store.get, response_id, owner)
