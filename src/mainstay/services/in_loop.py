@@ -10,8 +10,13 @@ from contextlib import asynccontextmanager
 from mainstay.services.container import Services
 from mainstay.serving import Prober
 
-GC_THRESHOLDS = (20_000, 20, 50)
-"""A request makes hundreds of short-lived objects; Python's own thresholds look at all of them far too often."""
+GC_THRESHOLDS = (1000, 10, 1_000_000)
+"""A request that ends well leaves no garbage cycle, so the collector mostly looks in vain, and every request waits
+while it looks. Young objects are looked at a few at a time; old ones, such as cached answers, not in passing at all."""
+
+COLLECT_EVERY_S = 30.0
+COLLECT_AT_LEAST_EVERY = 20
+"""A full look waits for a moment without requests, but not for ever."""
 
 
 @asynccontextmanager
@@ -25,16 +30,27 @@ async def running(services: Services) -> AsyncIterator[None]:
         for watch in services.watches
     ]
     settle_memory()
+    watching.append(asyncio.create_task(collect_when_quiet(services), name="mainstay-collector"))
     try:
         yield
     finally:
         for task in watching:
             task.cancel()
-        if watching:
-            await asyncio.wait(watching)
+        await asyncio.wait(watching)
         await prober.stop()
         await services.catalog.close()
         await services.deps.limiter.close()
+
+
+async def collect_when_quiet(services: Services) -> None:
+    """Look for garbage among old objects when no request is under way, which takes some hundredths of a second."""
+    put_off = 0
+    while True:
+        await asyncio.sleep(COLLECT_EVERY_S)
+        put_off += 1
+        if services.gateway.shutdown.under_way == 0 or put_off >= COLLECT_AT_LEAST_EVERY:
+            gc.collect()
+            put_off = 0
 
 
 def settle_memory() -> None:
