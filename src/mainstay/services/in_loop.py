@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from mainstay.services.container import Services
 from mainstay.serving import Prober
 
-GC_THRESHOLDS = (1000, 10, 1_000_000)
+GC_THRESHOLDS = (5000, 1_000_000, 1_000_000)
 """A request that ends well leaves no garbage cycle, so the collector mostly looks in vain, and every request waits
-while it looks. Young objects are looked at a few at a time; old ones, such as cached answers, not in passing at all."""
+while it looks. Young objects are looked at once, a few at a time; older ones, such as cached answers, not in passing."""
 
 COLLECT_EVERY_S = 30.0
 COLLECT_AT_LEAST_EVERY = 20
