@@ -239,7 +239,9 @@ async def test_an_event_that_is_no_json_is_skipped_when_the_next_can_be_read(pro
 
 
 async def test_two_events_in_a_row_that_are_no_json_break_the_stream(provider, upstream):
-    upstream.plays(Reply(raw=b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n' + b"data: {oops\n\n" * 2))
+    upstream.plays(
+        Reply(raw=b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n' + b"data: {oops\n\n" * 2)
+    )
 
     with pytest.raises(ProviderStreamBroken, match="cannot read"):
         await collect(provider)

@@ -93,12 +93,9 @@ class ScriptedApp:
         path, method, query = scope["path"], scope["method"], scope["query_string"].decode()
         _, _, _, response_id, action = f"{path}//".split("/")[:5]
         service = self.service
-        if method == "POST" and response_id in ("", "input_tokens"):
+        if method == "POST" and not response_id:
             body = parse_json_object(await read_body(receive, 2**20))
-            if response_id:
-                await _send(send, 200, orjson.dumps(await service.count(body, owner)))
-            else:
-                await self._create(body, owner, send, ids)
+            await self._create(body, owner, send, ids)
         elif method == "DELETE":
             await _send(send, 200, orjson.dumps(await service.delete(response_id, owner)))
         elif action == "input_items":

@@ -184,12 +184,3 @@ async def test_mistakes_and_cancelling_are_bad_requests(start: Start):
         "previous_response_not_found",
         "previous_response_id",
     )
-
-
-async def test_input_tokens_are_counted(start: Start):
-    _, client = await start([])
-
-    counted = await client.responses.input_tokens.count(model="m", input="Hello there")
-
-    assert counted.object == "response.input_tokens"
-    assert counted.input_tokens == 3

@@ -349,7 +349,7 @@ def answers(draw: st.DrawFn) -> list[Delta]:
             deltas.append(Delta(**{kind: words_}))  # type: ignore[arg-type]
         if kind == "reasoning":
             unfinished += words_
-        elif kind != "piece" or calls:
+        elif kind != "piece":  # of a call that began before: the block of thinking goes on
             unfinished = ""
     deltas.append(Delta(finish_reason=draw(st.sampled_from(["stop", "length"])), usage=Usage(3, 4)))
     return deltas

@@ -136,7 +136,9 @@ class OpenAiCompatible:
             self._url("chat/completions", call.model), body, deadline, "text/event-stream"
         )
         reader, skips, done = SseReader(), Skips(self.name), False
-        keep_raw = call.relay and call.source_format == self.wire_format  # nobody relays it into another format
+        keep_raw = (
+            call.relay and call.source_format == self.wire_format
+        )  # nobody relays it into another format
         try:
             while chunk := await self._next_chunk(response, progress, deadline):
                 for event in reader.feed(chunk):
