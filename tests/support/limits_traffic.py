@@ -219,6 +219,8 @@ class Traffic:
         finally:
             self.books.asking.discard(asking)
         self.books.resized(resized)
+        # Who was refused a moment before this was given back may hear of it a moment after.
+        self.books.given_back.append((hold.id, asking.accounts, high - resized.nusd))
         return resized
 
     async def _taken_back(self, scopes: Sequence[LimitScope], asking: Asking) -> None:
