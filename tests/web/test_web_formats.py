@@ -37,7 +37,17 @@ def test_a_count_is_exact_while_it_is_short(value: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0 %"), (0.0004, "0.1 %"), (0.25, "25 %"), (0.9996, "99.9 %"), (1.0, "100 %")]
+    ("value", "text"),
+    [
+        (0.0, "0 %"),
+        (0.0004, "0.1 %"),
+        (0.25, "25 %"),
+        (0.9996, "99.9 %"),
+        (1.0, "100 %"),
+        (1.0004, "100.1 %"),
+        (1.055, "106 %"),
+        (12.5, "1,250 %"),
+    ],
 )
 def test_a_share_is_all_or_nothing_only_when_it_is(value: float, text: str) -> None:
     assert formats.share_text(value) == text

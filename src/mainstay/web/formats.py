@@ -52,13 +52,15 @@ def bytes_text(size: int) -> str:
 
 
 def share_text(value: float) -> str:
-    """A share of 1 as per cent: `0 %`, `0.4 %`, `97 %`; 100 % only when it is exactly that."""
+    """A share of 1 as per cent: `0 %`, `0.4 %`, `97 %`, `106 %`; 100 % only when it is exactly that."""
     percent = value * 100
-    if percent in (0, 100):
-        return f"{percent:.0f} %"
-    if percent < 1 or percent > 99:
-        return f"{min(max(percent, 0.1), 99.9):.1f} %"
-    return f"{percent:.0f} %"
+    if 0 < percent < 1:
+        return f"{max(percent, 0.1):.1f} %"
+    if 99 < percent < 100:
+        return f"{min(percent, 99.9):.1f} %"
+    if 100 < percent < 101:
+        return f"{max(percent, 100.1):.1f} %"
+    return f"{percent:,.0f} %"
 
 
 def score_text(value: float) -> str:
