@@ -53,8 +53,12 @@ class Limits:
     @property
     def unlimited(self) -> bool:
         """Nothing is limited, and nothing warns."""
-        rates = (self.requests_per_minute, self.tokens_per_minute, self.concurrent_requests)
-        return not self.budgets and all(rate is None for rate in rates)
+        return (
+            not self.budgets
+            and self.requests_per_minute is None
+            and self.tokens_per_minute is None
+            and self.concurrent_requests is None
+        )
 
 
 UNLIMITED: Final = Limits()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import orjson
 
-from mainstay.govern.types import Budget, BudgetWindow, Limits, LimitScope, ScopeKind
+from mainstay.govern.types import Budget, BudgetWindow, LimitScope, ScopeKind
 from mainstay.serving.limits.meters import Meter
 from mainstay.serving.limits.types import BudgetState
 from mainstay.serving.limits.windows import FOREVER_US, Window
@@ -103,15 +103,6 @@ def budget_state(scope: LimitScope, budget: Budget, window: Window, spent: int, 
         spent,
         held,
         window.resets_at_us,
-    )
-
-
-def unlimited(limits: Limits) -> bool:
-    return (
-        not limits.budgets
-        and limits.requests_per_minute is None
-        and limits.tokens_per_minute is None
-        and limits.concurrent_requests is None
     )
 
 

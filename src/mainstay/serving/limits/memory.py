@@ -11,24 +11,21 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import statistics
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mainstay.core.clock import US_PER_S, Clock, now_us
 from mainstay.govern.types import LimitScope
 from mainstay.serving.limits import rates, refusals, replay
-from mainstay.serving.limits.accounts import Account, AccountKey, ScopeState, budget_state, unlimited
+from mainstay.serving.limits.accounts import Account, AccountKey, ScopeState, budget_state
 from mainstay.serving.limits.journal import Journal
 from mainstay.serving.limits.meters import MINUTE_US
+from mainstay.serving.limits.spent import Durations, OnSoftExceeded, tell_spent
 from mainstay.serving.limits.types import Ask, BudgetState, Hold, LimiterFigures
 from mainstay.serving.limits.windows import WindowCache
 
 log = logging.getLogger(__name__)
-
-OnSoftExceeded = Callable[[BudgetState], None]
 
 _TIDY_EVERY = 4096
 _FORGET_ABOVE = 10_000
@@ -75,7 +72,7 @@ class MemoryLimiter:
         self._scopes: dict[tuple[str, str], ScopeState] = {}
         self._accounts: dict[AccountKey, Account] = {}
         self._open: dict[str, _Open] = {}
-        self._durations_us: deque[int] = deque(maxlen=64)
+        self._durations = Durations()
         self._id_prefix = f"hold_{os.urandom(8).hex()}"
         self._ids = itertools.count(1)
         self._settled = 0
@@ -96,7 +93,7 @@ class MemoryLimiter:
             charged = ask.tokens * MINUTE_US
             for state in live:
                 if rates.full(state, charged, now):
-                    raise rates.refusal(live, ask.tokens, now, self._usual_duration_s())
+                    raise rates.refusal(live, ask.tokens, now, self._durations.usual_s())
                 accounts += state.accounts
             granted, left = self._grant(accounts, ask, now, freed_nusd=0)
             if accounts and self._journal is not None:
@@ -196,7 +193,7 @@ class MemoryLimiter:
         for scope in scopes:
             state = known.get((scope.kind, scope.id))
             if state is None or state.limits is not scope.limits:
-                if unlimited(scope.limits):
+                if scope.limits.unlimited:
                     continue
                 state = self._compiled(state, scope, now)
             elif now >= state.until_us:
@@ -244,7 +241,7 @@ class MemoryLimiter:
     def _budget_refusal(self, accounts: list[Account], ask: Ask, now: int) -> Exception:
         states = [self._account_state(account, account.hard_nusd, hard=True) for account in accounts]
         return refusals.budget_refused(
-            [state for state in states if state is not None], ask, self._usual_duration_s()
+            [state for state in states if state is not None], ask, self._durations.usual_s()
         )  # fmt: skip
 
     def _account_state(self, account: Account, limit_nusd: int | None, *, hard: bool) -> BudgetState | None:
@@ -286,7 +283,7 @@ class MemoryLimiter:
             meter = state.tokens
             if unused and meter is not None and meter.since_us <= record.at_us:
                 meter.give_back(unused, now)
-        self._durations_us.append(now - record.at_us)
+        self._durations.add(now - record.at_us)
         if record.accounts and self._journal is not None:
             self._journal.defer(replay.settle_entry(hold_id, cost))
         return crossed
@@ -294,18 +291,8 @@ class MemoryLimiter:
     def _warn(self, crossed: list[Account]) -> None:
         for account in crossed:
             state = self._account_state(account, account.soft_nusd, hard=False)
-            if state is None:
-                continue
-            label = refusals.budget_label(state.scope_name, state.kind, state.limit_nusd, state.window)
-            log.warning("a soft budget is spent: %s", label)
-            if self._on_soft_exceeded is not None:
-                try:
-                    self._on_soft_exceeded(state)
-                except Exception:  # whoever listens must not keep a request from being settled
-                    log.exception("telling of a spent soft budget failed")
-
-    def _usual_duration_s(self) -> float:
-        return statistics.median(self._durations_us) / US_PER_S if self._durations_us else 1.0
+            if state is not None:
+                tell_spent(state, self._on_soft_exceeded)
 
     def _tidy(self) -> None:
         """Settle what was left behind, and forget scopes long idle."""

@@ -22,9 +22,7 @@ import asyncio
 import itertools
 import logging
 import os
-import statistics
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,10 +35,11 @@ from mainstay.core.money import show_usd
 from mainstay.govern.types import Budget, BudgetWindow, Limits, LimitScope
 from mainstay.serving.errors import BudgetStoreUnavailable
 from mainstay.serving.limits import refusals
-from mainstay.serving.limits.accounts import budget_state, unlimited
+from mainstay.serving.limits.accounts import budget_state
 from mainstay.serving.limits.outbox import Outbox, Settlement
 from mainstay.serving.limits.redis_batches import Batches
 from mainstay.serving.limits.redis_store import Operation, RedisStore, Result
+from mainstay.serving.limits.spent import Durations, OnSoftExceeded, label_of, tell_spent
 from mainstay.serving.limits.types import Ask, BudgetState, Hold, LimiterFigures
 from mainstay.serving.limits.windows import FOREVER_US, WindowCache
 from mainstay.serving.types import RateState
@@ -74,7 +73,7 @@ class RedisLimiter:
         hold_ttl_s: float = 60,
         hold_max_s: float = 3600,
         outbox_path: Path | None = None,
-        on_soft_exceeded: Callable[[BudgetState], None] | None = None,
+        on_soft_exceeded: OnSoftExceeded | None = None,
     ) -> None:
         self._clock = clock
         self._hold_ttl_s = hold_ttl_s
@@ -88,7 +87,7 @@ class RedisLimiter:
         self._compiled: dict[tuple[str, str], _Compiled] = {}
         self._open: dict[str, tuple[int, list[_Compiled]]] = {}
         self._offset_us = 0
-        self._durations_us: deque[int] = deque(maxlen=64)
+        self._durations = Durations()
         self._warned: dict[tuple[str, str, str], None] = {}
         self._id_prefix = f"hold_{os.urandom(8).hex()}"
         self._ids = itertools.count(1)
@@ -106,7 +105,7 @@ class RedisLimiter:
         """See `Limiter.reserve`."""
         hold_id = f"{self._id_prefix}{next(self._ids):x}"
         now = self._now()
-        limited = [self._compile(scope, now) for scope in scopes if not unlimited(scope.limits)]
+        limited = [self._compile(scope, now) for scope in scopes if not scope.limits.unlimited]
         if not limited:
             return Hold(hold_id, tuple(scopes), ask.wanted_nusd or 0, ask.tokens, now, False)
         hard = _first_hard(limited)
@@ -146,7 +145,7 @@ class RedisLimiter:
             return
         at_us, _ = self._open.pop(hold.id, (None, []))
         if at_us is not None:
-            self._durations_us.append(self._now() - at_us)
+            self._durations.add(self._now() - at_us)
         self._outbox.add(hold.id, (cost_nusd, tokens))
         self._tell(hold.id, (cost_nusd, tokens))
 
@@ -231,25 +230,17 @@ class RedisLimiter:
         for state in self._states(limited, money):
             if state.hard or state.spent_nusd < state.limit_nusd:
                 continue
-            names.append(refusals.budget_label(state.scope_name, state.kind, state.limit_nusd, state.window))
+            names.append(label_of(state))
             window = self._windows.at(state.window, self._now()).id
             if (state.kind, state.scope_id, window) not in self._warned:
                 self._remember_warned((state.kind, state.scope_id, window))
-                self._warn(state, names[-1])
+                tell_spent(state, self._on_soft_exceeded)
         return tuple(names)
 
     def _remember_warned(self, account: tuple[str, str, str]) -> None:
         self._warned[account] = None
         if len(self._warned) > _WARNED_AT_MOST:  # those of windows long over
             del self._warned[next(iter(self._warned))]
-
-    def _warn(self, state: BudgetState, label: str) -> None:
-        log.warning("a soft budget is spent: %s", label)
-        if self._on_soft_exceeded is not None:
-            try:
-                self._on_soft_exceeded(state)
-            except Exception:  # whoever listens must not fail a request
-                log.exception("telling of a spent soft budget failed")
 
     def _states(self, limited: list[_Compiled], money: list[list[int]]) -> Iterator[BudgetState]:
         rows = iter(money)
@@ -264,12 +255,14 @@ class RedisLimiter:
         kind = result[0]
         if kind == "money":
             return refusals.budget_refused(
-                list(self._states(limited, result[1])), ask, self._usual_duration_s()
+                list(self._states(limited, result[1])), ask, self._durations.usual_s()
             )
         compiled = limited[int(result[1]) - 1]
         scope, limits = compiled.scope, compiled.limits
         if kind == "slots":
-            return refusals.too_many_at_once(scope, limits.concurrent_requests or 0, self._usual_duration_s())
+            return refusals.too_many_at_once(
+                scope, limits.concurrent_requests or 0, self._durations.usual_s()
+            )
         if kind == "requests":
             limit = limits.requests_per_minute or 0
             owed_s = _rate_state(limit, result[3]).reset_s
@@ -301,9 +294,6 @@ class RedisLimiter:
     def _set_clock(self) -> None:
         if self._clock is None and self._batches.redis_us is not None:
             self._offset_us = self._batches.redis_us - now_us()
-
-    def _usual_duration_s(self) -> float:
-        return statistics.median(self._durations_us) / US_PER_S if self._durations_us else 1.0
 
     def _start_beating(self) -> None:
         if self._beat_timer is None and self._batches.loop is not None:
