@@ -21,9 +21,7 @@ from mainstay.models import (
     SentenceSelector,
     SourcePassage,
     UnknownModel,
-    count_tokens,
     install,
-    message_token_ceiling,
     ollama_available,
     ollama_models,
     read_models_config,
@@ -220,13 +218,6 @@ async def test_extractive_says_so_when_nothing_supports_an_answer(make):
 async def test_extractive_without_a_selector_says_how_to_get_one(make):
     with pytest.raises(ProviderError, match="models add minilm"):
         await answer(make(), "local/extractive", question="?", passages=PASSAGES)
-
-
-def test_tokens_of_remote_models_are_counted_by_a_ceiling(make):
-    target = make(environment={"OPENAI_API_KEY": "sk-x"}).resolve("openai/gpt-4o-mini")
-
-    assert count_tokens("häßlich", target) == 9
-    assert message_token_ceiling((ChatMessage("user", "Hi"),)) >= 2
 
 
 async def test_a_secret_key_is_in_no_representation(make):

@@ -11,17 +11,14 @@ import pytest
 import pytest_asyncio
 
 from mainstay.models import (
-    Catalog,
     ChatCall,
     ChatMessage,
     ContextTooLong,
     Delta,
     EngineFailed,
     EngineSettings,
-    ModelsConfig,
     ProviderBadRequest,
     ProviderTimeout,
-    count_tokens,
 )
 from mainstay.models.install import installed
 from mainstay.models.providers import LlamaCpp
@@ -107,18 +104,6 @@ async def test_closing_the_engine_tells_calls_that_still_wait(gguf):
 
     assert any(isinstance(outcome, EngineFailed) for outcome in outcomes)
     assert all(isinstance(outcome, list | EngineFailed) for outcome in outcomes)
-
-
-async def test_tokens_are_counted_exactly_once_the_engine_runs(models_dir, gguf):
-    catalog = Catalog(ModelsConfig(), models_dir, {}, EngineSettings(threads=1, slots=1, context_tokens=512))
-    target = catalog.resolve("local/smollm2")
-
-    before = count_tokens("Hello world, 12345", target)
-    await catalog.warm_up("local/smollm2")
-    after = count_tokens("Hello world, 12345", target)
-    await catalog.close()
-
-    assert (before, after) == (18, 9)
 
 
 async def test_a_file_that_is_no_model_is_an_engine_failure(tmp_path):

@@ -327,12 +327,6 @@ def test_a_ping_into_the_silence_before_the_answer_does_no_harm() -> None:
     assert accumulated(MessagesSurface().stream(request(), IDS).ping + rendered(TEXT))["content"]
 
 
-def test_counted_tokens_have_anthropics_form() -> None:
-    body = SURFACE.count_body(7)
-    client = anthropic_client(body, media_type="application/json")
-    assert client.messages.count_tokens(model="m", messages=ASKED["messages"]).input_tokens == 7
-
-
 @settings(max_examples=60, deadline=None)
 @given(answers())
 def test_a_stream_read_by_the_sdk_is_the_whole_answer(deltas: list[Delta]) -> None:

@@ -22,7 +22,7 @@ from mainstay.models.errors import (
     UnknownModel,
 )
 from mainstay.models.prices import cost_nusd, expected_nusd, price_of, worst_case_nusd
-from mainstay.models.tokens import call_token_ceiling, count_tokens, estimate_usage, message_token_ceiling
+from mainstay.models.tokens import call_token_ceiling, estimate_usage, message_token_ceiling
 from mainstay.models.types import (
     ChatCall,
     ChatMessage,
@@ -80,7 +80,6 @@ __all__ = [
     "Usage",
     "call_token_ceiling",
     "cost_nusd",
-    "count_tokens",
     "estimate_usage",
     "expected_nusd",
     "install",

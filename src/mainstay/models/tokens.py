@@ -8,11 +8,11 @@ which only makes a hold larger for a moment; the settled cost comes from the pro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 import orjson
 
-from mainstay.models.types import ChatCall, ChatMessage, MediaPart, Target, TextPart, Usage
+from mainstay.models.types import ChatCall, ChatMessage, MediaPart, TextPart, Usage
 
 MESSAGE_OVERHEAD_TOKENS: Final = 16
 """Role, separators and what a chat template adds per message; measured 5 to 8 on common templates."""
@@ -43,13 +43,6 @@ def believable_count(value: object) -> int | None:
     return value if 0 <= value <= TOKENS_MAX else None
 
 
-@runtime_checkable
-class TokenCounter(Protocol):
-    """A provider that can count exactly. None while it cannot (an engine that is not loaded yet)."""
-
-    def count_tokens(self, text: str) -> int | None: ...
-
-
 def token_ceiling(text: str) -> int:
     """No tokenizer in use makes more tokens of `text` than this: the length of its UTF-8.
 
@@ -67,15 +60,6 @@ def token_estimate(text: str) -> int:
     """A likely count for showing, marked `estimated`: four ASCII characters or one other character a token."""
     others = 0 if text.isascii() else len(text) - len(text.encode("ascii", errors="ignore"))
     return -(-(len(text) - others) // 4) + others
-
-
-def count_tokens(text: str, target: Target) -> int:
-    """Exact when the target's engine is loaded on this machine, else the ceiling."""
-    if isinstance(target.provider, TokenCounter):
-        exact = target.provider.count_tokens(text)
-        if exact is not None:
-            return exact
-    return token_ceiling(text)
 
 
 def message_token_ceiling(messages: Iterable[ChatMessage]) -> int:

@@ -1,7 +1,7 @@
 """Counting the tokens of a request before it is sent, in Anthropic's and in OpenAI's form.
 
-The provider's own counter is asked where it has one; else the count is an estimate, and says so in a header
-of its own kind: the body's member `mainstay.estimated`.
+The provider's own counter is asked where it has one; else the count is an estimate, and the body says so in
+`mainstay.estimated`.
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@
 
 from mainstay.models.engine.facts import GgufFacts, read_facts, usable_context_tokens
 from mainstay.models.engine.frames import Kind
-from mainstay.models.engine.llama import ask
 from mainstay.models.engine.manager import Engines, EngineState, Lease, LocalModel
-from mainstay.models.engine.process import EngineProcess, Port, engine_key
+from mainstay.models.engine.process import EngineProcess, Port
 from mainstay.models.engine.running import RunningEngine, running_engines
 
 __all__ = [
@@ -21,8 +20,6 @@ __all__ = [
     "LocalModel",
     "Port",
     "RunningEngine",
-    "ask",
-    "engine_key",
     "read_facts",
     "running_engines",
     "usable_context_tokens",

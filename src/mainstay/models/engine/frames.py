@@ -61,14 +61,6 @@ class Load(msgspec.Struct, frozen=True):
     memory_bytes_max: int | None = None
 
 
-class Ready(msgspec.Struct, frozen=True):
-    """A loaded model, with the loopback address and key of its tokenizer. `load_s`: what loading took."""
-
-    address: str
-    key: str
-    load_s: float
-
-
 class Failure(msgspec.Struct, frozen=True):
     """Why a call failed, or why the process cannot go on (call 0)."""
 

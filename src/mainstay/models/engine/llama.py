@@ -43,9 +43,9 @@ class Llama:
     """
 
     def __init__(self, load: Load) -> None:
-        self.key = Secret(random_token("engine-"))
-        self._server = _start(load, self.key)
-        self.address: str = self._server.listening_address
+        self._key = Secret(random_token("engine-"))
+        self._server = _start(load, self._key)
+        self._address: str = self._server.listening_address
 
     def chat(self, body: bytes, take: Callable[[dict[str, Any]], bool]) -> None:
         """One generation; `take` gets each event and stops the generation by returning True.
@@ -56,12 +56,12 @@ class Llama:
 
     def count(self, body: bytes) -> int:
         """Tokens of a chat's prompt, as its template writes it. Raises OSError and ValueError."""
-        prompt = ask(self.address, self.key, "/apply-template", body)["prompt"]
+        prompt = _ask(self._address, self._key, "/apply-template", body)["prompt"]
         text = orjson.dumps({"content": prompt, "add_special": True, "parse_special": True})
-        return len(ask(self.address, self.key, "/tokenize", text)["tokens"])
+        return len(_ask(self._address, self._key, "/tokenize", text)["tokens"])
 
 
-def ask(address: str, key: Secret, path: str, body: bytes) -> dict[str, Any]:
+def _ask(address: str, key: Secret, path: str, body: bytes) -> dict[str, Any]:
     """One request to the engine's own port. Raises OSError, and ValueError for an answer that is no success."""
     url = urlsplit(address)
     connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=_COUNT_TIMEOUT_S)

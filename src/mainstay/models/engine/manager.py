@@ -311,7 +311,7 @@ class Engines:
     def _died(self, entry: _Entry, process: EngineProcess) -> None:
         if entry.process is process:
             entry.process = None
-        if process.ready is not None and not process.closing and process.death is not None:
+        if process.ready and not process.closing and process.death is not None:
             log.warning("%s", process.death.message)
             self._count_death(entry, process.death)
         self._freed.set()

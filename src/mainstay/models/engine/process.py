@@ -16,7 +16,6 @@ from typing import IO, Final, cast
 
 import msgspec
 
-from mainstay.core.secret import Secret
 from mainstay.models.engine.frames import (
     WINDOW,
     BrokenFrame,
@@ -26,7 +25,6 @@ from mainstay.models.engine.frames import (
     FrameReader,
     Kind,
     Load,
-    Ready,
     frame,
     message,
 )
@@ -107,7 +105,7 @@ class EngineProcess(asyncio.Protocol):
     def __init__(self, load: Load, on_death: Callable[[EngineProcess], None]) -> None:
         self.load = load
         self.loop = asyncio.get_running_loop()
-        self.ready: Ready | None = None
+        self.ready = False
         self.death: EngineFailed | None = None
         self.closing = False
         self._on_death = on_death
@@ -116,7 +114,7 @@ class EngineProcess(asyncio.Protocol):
         self._numbers = 0
         self._transport: asyncio.WriteTransport | None = None
         self._last_words: Failure | None = None
-        self._loaded: asyncio.Future[Ready] = self.loop.create_future()
+        self._loaded: asyncio.Future[None] = self.loop.create_future()
         self._buried = asyncio.Event()
         self._burial: asyncio.Task[None] | None = None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process is buried
@@ -130,7 +128,8 @@ class EngineProcess(asyncio.Protocol):
         try:
             self.send(message(Kind.LOAD, load))
             async with asyncio.timeout(_LOAD_S_MAX):
-                self.ready = await self._loaded
+                await self._loaded
+            self.ready = True
         except TimeoutError as error:
             await self.kill()
             raise _not_loaded(load, f"It took longer than {_LOAD_S_MAX:g} s.") from error
@@ -145,7 +144,7 @@ class EngineProcess(asyncio.Protocol):
 
     @property
     def alive(self) -> bool:
-        return self.ready is not None and self._burial is None and not self.closing
+        return self.ready and self._burial is None and not self.closing
 
     @property
     def calls(self) -> int:
@@ -233,7 +232,7 @@ class EngineProcess(asyncio.Protocol):
                 port.put(one)
         elif one.kind == Kind.READY:
             if not self._loaded.done():
-                self._loaded.set_result(msgspec.json.decode(one.payload, type=Ready))
+                self._loaded.set_result(None)
         elif one.kind == Kind.FAILED:
             self._last_words = msgspec.json.decode(one.payload, type=Failure)
             if not self._loaded.done():
@@ -347,10 +346,3 @@ def _not_loaded(load: Load, log: str) -> EngineFailed:
         provider=PROVIDER,
         fix="Remove the model and add it again; check free memory (`mainstay doctor`).",
     )
-
-
-def engine_key(process: EngineProcess) -> tuple[str, Secret] | None:
-    """Address and key of the engine's tokenizer; None while no model is loaded."""
-    if process.ready is None or not process.alive:
-        return None
-    return process.ready.address, Secret(process.ready.key)

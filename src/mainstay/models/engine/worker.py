@@ -37,7 +37,6 @@ from mainstay.models.engine.frames import (
     FrameReader,
     Kind,
     Load,
-    Ready,
     frame,
     message,
 )
@@ -122,15 +121,13 @@ class Worker:
     def _load(self, load: Load) -> None:
         """In the main thread: the engine holds the interpreter's lock while it loads, wherever it is called."""
         self._memory_bytes_max = load.memory_bytes_max
-        began = time.monotonic()
         try:
             self._llama = Llama(load)
         except Exception as error:  # the process's boundary: whatever it is, the gateway hears of it
             self._send(message(Kind.FAILED, Failure("load", str(error))))
             return
         self._threads = ThreadPoolExecutor(load.slots, thread_name_prefix="llamacpp")
-        ready = Ready(self._llama.address, self._llama.key.reveal(), time.monotonic() - began)
-        self._send(message(Kind.READY, ready))
+        self._send(frame(Kind.READY))
 
     def _submit(self, number: int, body: bytes) -> None:
         call = self._calls[number] = _Call()

@@ -24,8 +24,6 @@ from mainstay.models.engine import (
     Lease,
     LocalModel,
     Port,
-    ask,
-    engine_key,
     read_facts,
 )
 from mainstay.models.engine.frames import Counted
@@ -36,7 +34,8 @@ from mainstay.models.errors import (
 )
 from mainstay.models.providers.llamacpp_tools import ForcedCall
 from mainstay.models.providers.openai_encode import Dialect, Encoder
-from mainstay.models.providers.openai_wire import InBandError, MalformedEvent, decode_error, decode_events
+from mainstay.models.providers.openai_errors import decode_error
+from mainstay.models.providers.openai_wire import InBandError, MalformedEvent, decode_events
 from mainstay.models.providers.translation import own_extra, refused
 from mainstay.models.types import (
     Capability,
@@ -170,17 +169,6 @@ class LlamaCpp:
             except (TimeoutError, EngineFailed):
                 ok = False
         return Health(ok, running, waiting)
-
-    def count_tokens(self, text: str) -> int | None:
-        """Exact, through the engine's tokenizer (about a millisecond); None while no model is loaded."""
-        process = self._engines.loaded(self._model)
-        known = engine_key(process) if process is not None else None
-        if known is None:
-            return None
-        try:
-            return len(ask(*known, "/tokenize", msgspec.json.encode({"content": text}))["tokens"])
-        except (OSError, ValueError, KeyError):
-            return None  # then the caller takes the ceiling, which is never too low
 
     async def count_call_tokens(self, call: ChatCall, deadline_s: float = 30.0) -> int:
         """Input tokens of a call as it would be sent. Raises as `stream` does."""

@@ -33,9 +33,6 @@ class MessagesSurface:
         """The request of `count_tokens`: as `read`, but nothing is to be generated."""
         return read_messages_request(body, count_only=True)
 
-    def count_body(self, tokens: int) -> bytes:
-        return orjson.dumps({"input_tokens": tokens})
-
     def whole(self, final: Final, request: ChatRequest, ids: Ids) -> bytes:
         if final.raw is not None:
             return spliced(final.raw, "mainstay", extension(final))
