@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, get_args
 
 from mainstay.models.types import Capability, ChatCall, MediaPart
 
-ALL: Final[frozenset[Capability]] = frozenset(
-    {
-        "tools",
-        "parallel_tool_calls",
-        "json_object",
-        "json_schema",
-        "images",
-        "files",
-        "audio",
-        "reasoning",
-        "logprobs",
-        "n",
-        "seed",
-        "stop",
-        "temperature",
-        "top_p",
-        "top_k",
-        "penalties",
-        "logit_bias",
-    }
-)
+ALL: Final[frozenset[Capability]] = frozenset(get_args(Capability))
 
 FIELD_OF: Final[Mapping[Capability, str]] = {
     "images": "messages",

@@ -6,9 +6,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-from mainstay.core.secret import Secret
 from mainstay.models.errors import ProviderError
-from mainstay.models.http import HttpClient, HttpResponse
+from mainstay.models.http import HttpClient
 from mainstay.models.providers.anthropic_answers import (
     AnthropicStream,
     Malformed,
@@ -33,9 +32,9 @@ VERSION: Final = "2023-06-01"
 class Anthropic:
     """One account at Anthropic, or at a server that speaks its format.
 
-    `base_url` is with or without `/v1`, and Anthropic's own when it is empty. `options["beta"]` are names of beta features, separated by commas,
-    sent as `anthropic-beta`. Newer models refuse `temperature`, `top_p` and `top_k`, older ones
-    `output_config`: a Target's `supports` says what a model lacks.
+    `base_url` is with or without `/v1`, and Anthropic's own when it is empty. `options["beta"]` are names of beta
+    features, separated by commas, sent as `anthropic-beta`. Newer models refuse `temperature`, `top_p` and
+    `top_k`, older ones `output_config`: a Target's `supports` says what a model lacks.
     """
 
     supports: frozenset[Capability] = frozenset(
@@ -61,9 +60,9 @@ class Anthropic:
         self._headers = {"Content-Type": "application/json", "anthropic-version": VERSION}
         if settings.api_key is not None:
             self._headers["x-api-key"] = settings.api_key.reveal()
-        beta = settings.options.get("beta")
+        beta = settings.option("beta")
         if beta is not None:
-            self._headers["anthropic-beta"] = beta.reveal() if isinstance(beta, Secret) else beta
+            self._headers["anthropic-beta"] = beta
 
     async def stream(self, call: ChatCall, deadline_s: float) -> AsyncGenerator[Delta]:
         """Deltas as they come; usage (estimated when there is none) comes with or after the finish.
@@ -102,21 +101,14 @@ class Anthropic:
         await self._upstream.close()
 
     async def _ask(self, url: str, body: bytes, deadline_s: float) -> bytes:
-        """The body of an answer that is not streamed."""
-        deadline = Deadline(deadline_s)
-        response = await self._upstream.post(url, self._headers, body, deadline)
-        if response.status != 200:
-            raise await self._refusal(response, deadline)
-        return await self._upstream.body(response, deadline)
+        return await self._upstream.ask(url, self._headers, body, Deadline(deadline_s), decode_error)
 
     async def _events(self, body: bytes, reader: AnthropicStream, deadline_s: float) -> AsyncGenerator[Delta]:
         deadline, progress, lines = Deadline(deadline_s), Progress(), SseReader()
         skips = Skips(self.name)
         headers = self._headers | {"Accept": "text/event-stream"}
-        response = await self._upstream.post(self._url, headers, body, deadline)
+        response = await self._upstream.open(self._url, headers, body, deadline, decode_error)
         try:
-            if response.status != 200:
-                raise await self._refusal(response, deadline)
             async with aclosing(self._upstream.chunks(response, progress, deadline)) as chunks:
                 async for chunk in chunks:
                     for event in lines.feed(chunk):
@@ -136,7 +128,3 @@ class Anthropic:
             raise self._upstream.broken(f"sent an event we cannot read ({error})") from error
         finally:
             response.close()
-
-    async def _refusal(self, response: HttpResponse, deadline: Deadline) -> ProviderError:
-        body = await self._upstream.refusal_body(response, deadline)
-        return decode_error(self.name, response.status, body, response.headers)

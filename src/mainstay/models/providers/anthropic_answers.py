@@ -23,7 +23,7 @@ from mainstay.models.errors import (
     ProviderRateLimited,
     ProviderTimeout,
 )
-from mainstay.models.providers.openai_errors import retry_after_s
+from mainstay.models.providers.refusals import kind_of_status, refusal, retry_after_s
 from mainstay.models.tokens import believable_count
 from mainstay.models.types import (
     Choice,
@@ -45,7 +45,6 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-_MESSAGE_CHARACTERS_MAX: Final = 300
 
 
 class Malformed(ValueError):
@@ -264,10 +263,6 @@ _ERRORS: Final[Mapping[str, tuple[int, type[ProviderError]]]] = {
 }
 """Error type → its documented status, for errors inside a stream that have none, and what it is here."""
 
-_BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
-    **{status: kind for status, kind in _ERRORS.values() if status != 400},
-    408: ProviderTimeout,
-}
 _SPENT: Final = frozenset(
     {
         "contract_spend_limit_reached",
@@ -282,32 +277,24 @@ _SPENT: Final = frozenset(
 _TOO_LONG: Final = ("prompt is too long:", "input length and `max_tokens` exceed context limit:")
 """How the messages begin that tell of a prompt beyond the context window: the API has no code for it."""
 
-_FIXES: Final[Mapping[type[ProviderError], str]] = {
-    ProviderAuthFailed: "Check the provider's API key and what it is allowed to do.",
-    ProviderQuotaExhausted: "Add credit or raise the spend limit at the provider, or route to another one.",
-    ContextTooLong: "Send fewer or shorter messages and passages, or use a model with a longer context.",
-}
-
 
 def decode_error(provider: str, status: int | None, body: bytes, headers: Mapping[str, str]) -> ProviderError:
     """The ProviderError of an error body. `status` None: it came inside a stream, and its type says the status."""
     error = _error_object(body)
-    name = str(error.get("type"))
+    name = str(error.get("type") or "")
     known_status, kind = _ERRORS.get(name, (500, None))
     status = known_status if status is None else status
-    if kind is None or (name == "invalid_request_error" and status in _BY_STATUS):
-        kind = _BY_STATUS.get(status, ProviderBadRequest if 400 <= status < 500 else ProviderError)
-    kind = _finer(kind, error)
-    said = str(error.get("message") or "").strip()[:_MESSAGE_CHARACTERS_MAX]
-    message = f"{provider} answered {status}: {said or 'no reason given'}"
-    if kind is ProviderAuthFailed:  # its text may hold parts of the key
-        message = f"{provider} refused our key (status {status})."
-    return kind(
-        message,
-        provider=provider,
-        fix=_FIXES.get(kind),
-        upstream_status=status,
-        retry_after_s=retry_after_s(headers) if kind.retryable else None,
+    if (
+        kind is None or kind is ProviderBadRequest
+    ):  # a status of its own says more than `invalid_request_error`
+        kind = kind_of_status(status)
+    return refusal(
+        _finer(kind, error),
+        provider,
+        status,
+        error.get("message"),
+        code=name or None,
+        wait_s=retry_after_s(headers),
     )
 
 

@@ -74,7 +74,3 @@ class AzureOpenAi(OpenAiCompatible):
             return {"Authorization": f"Bearer {self._token.reveal()}"}
         key = self._settings.api_key
         return {} if key is None else {"api-key": key.reveal()}
-
-    def _secrets(self) -> list[str]:
-        token = [self._token.reveal()] if isinstance(self._token, Secret) else []
-        return [*super()._secrets(), *token]

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from mainstay.core.errors import ConfigError
 from mainstay.core.secret import Secret
 from mainstay.models.errors import ProviderError
-from mainstay.models.http import HttpClient, HttpResponse
+from mainstay.models.http import HttpClient
 from mainstay.models.providers.aws_eventstream import EventStreamCorrupt, EventStreamReader
 from mainstay.models.providers.aws_sigv4 import AwsCredentials, sign
 from mainstay.models.providers.bedrock_answers import ConverseStream, Malformed, decode_answer, decode_error
@@ -66,8 +66,8 @@ class Bedrock:
         suffix = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
         base_url = settings.base_url or f"https://bedrock-runtime.{self._region}.{suffix}"
         self._upstream = Upstream(settings, base_url, client)
-        self._family = _option(settings, "family")
-        self._beta = tuple(filter(None, (_option(settings, "beta") or "").split(",")))
+        self._family = settings.option("family")
+        self._beta = tuple(filter(None, (settings.option("beta") or "").split(",")))
         self._guardrail = _guardrail(settings)
 
     async def stream(self, call: ChatCall, deadline_s: float) -> AsyncGenerator[Delta]:
@@ -90,13 +90,9 @@ class Bedrock:
             yield Delta(usage=estimate_usage(call, "".join(text)))
 
     async def complete(self, call: ChatCall, deadline_s: float) -> Completion:
-        url, body, deadline = self._url(call, "converse"), self._encode(call), Deadline(deadline_s)
-        response = await self._upstream.post(
-            url, self._headers(url, body, "application/json"), body, deadline
-        )
-        if response.status != 200:
-            raise await self._refusal(response, deadline)
-        answer = await self._upstream.body(response, deadline)
+        url, body = self._url(call, "converse"), self._encode(call)
+        headers = self._headers(url, body, "application/json")
+        answer = await self._upstream.ask(url, headers, body, Deadline(deadline_s), decode_error)
         try:
             return decode_answer(answer)
         except Malformed as error:
@@ -110,10 +106,8 @@ class Bedrock:
     ) -> AsyncGenerator[Delta]:
         deadline, progress, messages = Deadline(deadline_s), Progress(), EventStreamReader()
         headers = self._headers(url, body, "application/vnd.amazon.eventstream")
-        response = await self._upstream.post(url, headers, body, deadline)
+        response = await self._upstream.open(url, headers, body, deadline, decode_error)
         try:
-            if response.status != 200:
-                raise await self._refusal(response, deadline)
             async with aclosing(self._upstream.chunks(response, progress, deadline)) as chunks:
                 async for chunk in chunks:
                     for message in messages.feed(chunk):
@@ -152,20 +146,11 @@ class Bedrock:
             at=datetime.now(tz=UTC),
         )
 
-    async def _refusal(self, response: HttpResponse, deadline: Deadline) -> ProviderError:
-        body = await self._upstream.refusal_body(response, deadline)
-        return decode_error(self.name, response.status, body, response.headers)
-
-
-def _option(settings: HttpProviderSettings, name: str) -> str | None:
-    value = settings.options.get(name)
-    return value.reveal() if isinstance(value, Secret) else value or None
-
 
 def _region(settings: HttpProviderSettings, environment: Mapping[str, str]) -> str:
     in_url = re.search(r"//bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.", settings.base_url)
     region = (
-        _option(settings, "region")
+        settings.option("region")
         or (in_url.group(1) if in_url else None)
         or environment.get("AWS_REGION")
         or environment.get("AWS_DEFAULT_REGION")
@@ -180,9 +165,9 @@ def _region(settings: HttpProviderSettings, environment: Mapping[str, str]) -> s
 
 def _credentials(settings: HttpProviderSettings, environment: Mapping[str, str]) -> AwsCredentials | Secret:
     """What is configured for this provider comes before the environment; a Secret is a bearer token."""
-    key_id, secret = _option(settings, "access_key_id"), _option(settings, "secret_access_key")
+    key_id, secret = settings.option("access_key_id"), settings.option("secret_access_key")
     if key_id and secret:
-        token = _option(settings, "session_token")
+        token = settings.option("session_token")
         return AwsCredentials(key_id, Secret(secret), Secret(token) if token else None)
     if settings.api_key is not None:
         return settings.api_key
@@ -200,8 +185,8 @@ def _credentials(settings: HttpProviderSettings, environment: Mapping[str, str])
 
 
 def _guardrail(settings: HttpProviderSettings) -> dict[str, str] | None:
-    guardrail = _option(settings, "guardrail_id")
+    guardrail = settings.option("guardrail_id")
     if guardrail is None:
         return None
-    version = _option(settings, "guardrail_version") or "DRAFT"
+    version = settings.option("guardrail_version") or "DRAFT"
     return {"guardrailIdentifier": guardrail, "guardrailVersion": version}

@@ -23,7 +23,7 @@ from mainstay.models.errors import (
     ProviderTimeout,
 )
 from mainstay.models.providers.aws_eventstream import EventMessage
-from mainstay.models.providers.openai_errors import retry_after_s
+from mainstay.models.providers.refusals import kind_of_status, refusal, retry_after_s
 from mainstay.models.tokens import believable_count
 from mainstay.models.types import (
     Choice,
@@ -47,7 +47,6 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
 }
 _SENSELESS: Final = frozenset({"malformed_model_output", "malformed_tool_use"})
 """Stop reasons that say that the model's output made no sense."""
-_MESSAGE_CHARACTERS_MAX: Final = 300
 
 
 class Malformed(ValueError):
@@ -256,15 +255,6 @@ _ERRORS: Final[Mapping[str, tuple[int, type[ProviderError]]]] = {
 }
 """Exception → its documented status, for those inside a stream that have none, and what it is here."""
 
-_BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
-    401: ProviderAuthFailed,
-    403: ProviderAuthFailed,
-    404: ProviderModelMissing,
-    408: ProviderTimeout,
-    413: ContextTooLong,
-    429: ProviderRateLimited,
-    504: ProviderTimeout,
-}
 _TOO_LONG: Final = (
     "Input is too long for requested model",
     "The model returned the following errors: prompt is too long:",
@@ -276,7 +266,6 @@ _FIXES: Final[Mapping[type[ProviderError], str]] = {
     ProviderAuthFailed: "Check the AWS credentials, their permission to invoke the model, and the access to it.",
     ProviderQuotaExhausted: "Raise the service quota in AWS, or route to another provider.",
     ProviderModelMissing: "Check the model's id and that the region has it.",
-    ContextTooLong: "Send fewer or shorter messages and passages, or use a model with a longer context.",
 }
 
 
@@ -288,20 +277,18 @@ def decode_error(provider: str, status: int | None, body: bytes, headers: Mappin
     )
     known_status, kind = _ERRORS.get(name, (500, None))
     status = known_status if status is None else status
-    if kind is None:
-        kind = _BY_STATUS.get(status, ProviderBadRequest if 400 <= status < 500 else ProviderError)
-    said = str(error.get("message") or error.get("Message") or "").strip()[:_MESSAGE_CHARACTERS_MAX]
+    kind = kind or kind_of_status(status)
+    said = str(error.get("message") or error.get("Message") or "").strip()
     if kind is ProviderBadRequest and said.startswith(_TOO_LONG):
         kind = ContextTooLong
-    message = f"{provider} answered {status}: {' '.join(filter(None, (name, said))) or 'no reason given'}"
-    if kind is ProviderAuthFailed:  # its text may name the account and the key
-        message = f"{provider} refused our credentials (status {status}{', ' + name if name else ''})."
-    return kind(
-        message,
-        provider=provider,
+    return refusal(
+        kind,
+        provider,
+        status,
+        " ".join(filter(None, (name, said))),
+        code=name or None,
         fix=_FIXES.get(kind),
-        upstream_status=status,
-        retry_after_s=retry_after_s(headers) if kind.retryable else None,
+        wait_s=retry_after_s(headers),
     )
 
 

@@ -9,9 +9,9 @@ from typing import Final
 from urllib.parse import quote
 
 from mainstay.core.errors import ConfigError
-from mainstay.core.secret import Secret
+from mainstay.models.capabilities import ALL
 from mainstay.models.errors import ProviderBadRequest, ProviderError
-from mainstay.models.http import HttpClient, HttpResponse
+from mainstay.models.http import HttpClient
 from mainstay.models.providers.gemini_answers import (
     GeminiStream,
     Malformed,
@@ -47,31 +47,13 @@ class Gemini:
     `/v1beta`. Vertex AI's embeddings have another form and are not offered.
     """
 
-    supports: frozenset[Capability] = frozenset(
-        {
-            "tools",
-            "json_object",
-            "json_schema",
-            "images",
-            "files",
-            "audio",
-            "reasoning",
-            "logprobs",
-            "n",
-            "seed",
-            "stop",
-            "temperature",
-            "top_p",
-            "top_k",
-            "penalties",
-        }
-    )
+    supports: frozenset[Capability] = ALL - {"parallel_tool_calls", "logit_bias"}
     wire_format: WireFormat | None = None
 
     def __init__(self, settings: HttpProviderSettings, client: HttpClient | None = None) -> None:
         self.name = settings.name
-        self._project = _option(settings, "project")
-        location = _option(settings, "location") or "global"
+        self._project = settings.option("project")
+        location = settings.option("location") or "global"
         if self._project is None and settings.options.get("location") is not None:
             raise ConfigError(
                 f"Provider {settings.name!r} has a location but no project.",
@@ -160,11 +142,11 @@ class Gemini:
         return self._project is not None
 
     def _auth(self, settings: HttpProviderSettings) -> dict[str, str]:
-        token = settings.options.get("access_token") or settings.api_key
+        key = settings.api_key
+        token = settings.option("access_token") or (key.reveal() if key is not None else None)
         if token is None:
             return {}
-        secret = token.reveal() if isinstance(token, Secret) else token
-        return {"Authorization": f"Bearer {secret}"} if self._vertex else {"x-goog-api-key": secret}
+        return {"Authorization": f"Bearer {token}"} if self._vertex else {"x-goog-api-key": token}
 
     def _url(self, model: str, method: str) -> str:
         kind, _, name = resource(model).partition("/")
@@ -172,11 +154,7 @@ class Gemini:
         return f"{self._root}/{publisher}{kind}/{quote(name, safe='')}:{method}"
 
     async def _ask(self, url: str, body: bytes, deadline: Deadline) -> bytes:
-        """The body of an answer that is not streamed."""
-        response = await self._upstream.post(url, self._headers, body, deadline)
-        if response.status != 200:
-            raise await self._refusal(response, deadline)
-        return await self._upstream.body(response, deadline)
+        return await self._upstream.ask(url, self._headers, body, deadline, decode_error)
 
     async def _chunks(
         self, model: str, body: bytes, reader: GeminiStream, deadline_s: float
@@ -184,10 +162,8 @@ class Gemini:
         deadline, progress = Deadline(deadline_s), Progress()
         url = f"{self._url(model, 'streamGenerateContent')}?alt=sse"
         headers = self._headers | {"Accept": "text/event-stream"}
-        response = await self._upstream.post(url, headers, body, deadline)
+        response = await self._upstream.open(url, headers, body, deadline, decode_error)
         try:
-            if response.status != 200:
-                raise await self._refusal(response, deadline)
             lines = ChunkReader(response.headers.get("content-type", "text/event-stream"))
             async with aclosing(self._upstream.chunks(response, progress, deadline)) as chunks:
                 async for chunk in chunks:
@@ -203,17 +179,8 @@ class Gemini:
         finally:
             response.close()
 
-    async def _refusal(self, response: HttpResponse, deadline: Deadline) -> ProviderError:
-        body = await self._upstream.refusal_body(response, deadline)
-        return decode_error(self.name, response.status, body, response.headers)
-
 
 def _vertex_url(location: str) -> str:
     """Vertex AI, "Locations": the global endpoint has no place in its name."""
     host = "" if location == "global" else f"{location}-"
     return f"https://{host}aiplatform.googleapis.com"
-
-
-def _option(settings: HttpProviderSettings, name: str) -> str | None:
-    value = settings.options.get(name)
-    return value.reveal() if isinstance(value, Secret) else value or None

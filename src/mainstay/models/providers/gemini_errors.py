@@ -17,11 +17,10 @@ from mainstay.models.errors import (
     ProviderBadRequest,
     ProviderError,
     ProviderModelMissing,
-    ProviderQuotaExhausted,
     ProviderRateLimited,
     ProviderTimeout,
 )
-from mainstay.models.providers.openai_errors import retry_after_s
+from mainstay.models.providers.refusals import kind_of_status, refusal, retry_after_s, seconds_of
 
 _ERRORS: Final[Mapping[str, tuple[int, type[ProviderError]]]] = {
     "INVALID_ARGUMENT": (400, ProviderBadRequest),
@@ -43,30 +42,11 @@ _ERRORS: Final[Mapping[str, tuple[int, type[ProviderError]]]] = {
 }
 """`google.rpc.Code` → its HTTP status, and what it is here."""
 
-_BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
-    401: ProviderAuthFailed,
-    402: ProviderQuotaExhausted,
-    403: ProviderAuthFailed,
-    404: ProviderModelMissing,
-    408: ProviderTimeout,
-    409: ProviderError,
-    413: ContextTooLong,
-    429: ProviderRateLimited,
-    499: ProviderError,
-    504: ProviderTimeout,
-}
 _KEY_REASONS: Final = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED", "ACCESS_TOKEN_EXPIRED"})
 """`ErrorInfo.reason`s of a wrong key, which come with status 400 and INVALID_ARGUMENT."""
 
 _TOO_LONG: Final = ("The input token count", "Unable to submit request because the input token count is")
 """How the messages begin that tell of a prompt beyond the context window: the API has no code for it."""
-
-_MESSAGE_CHARACTERS_MAX: Final = 300
-_FIXES: Final[Mapping[type[ProviderError], str]] = {
-    ProviderAuthFailed: "Check the provider's API key or token and what it is allowed to do.",
-    ProviderQuotaExhausted: "Add credit at the provider, or route to another one.",
-    ContextTooLong: "Send fewer or shorter messages and passages, or use a model with a longer context.",
-}
 
 
 def decode_error(provider: str, status: int | None, body: bytes, headers: Mapping[str, str]) -> ProviderError:
@@ -77,23 +57,14 @@ def decode_error(provider: str, status: int | None, body: bytes, headers: Mappin
     if status is None:
         code = error.get("code")
         status = known_status or (code if isinstance(code, int) else 500)
-    kind = _finer(kind or _kind(status), error)
-    said = str(error.get("message") or "").strip()[:_MESSAGE_CHARACTERS_MAX]
-    message = f"{provider} answered {status}: {said or 'no reason given'}"
-    if kind is ProviderAuthFailed:  # its text may hold parts of the key
-        message = f"{provider} refused our key (status {status})."
-    return kind(
-        message,
-        provider=provider,
-        fix=_FIXES.get(kind),
-        upstream_status=status,
-        upstream_code=word or None,
-        retry_after_s=(_retry_delay_s(error) or retry_after_s(headers)) if kind.retryable else None,
+    return refusal(
+        _finer(kind or kind_of_status(status), error),
+        provider,
+        status,
+        error.get("message"),
+        code=word or None,
+        wait_s=_retry_delay_s(error) or retry_after_s(headers),
     )
-
-
-def _kind(status: int) -> type[ProviderError]:
-    return _BY_STATUS.get(status, ProviderBadRequest if 400 <= status < 500 else ProviderError)
 
 
 def _finer(kind: type[ProviderError], error: Mapping[str, Any]) -> type[ProviderError]:
@@ -109,11 +80,7 @@ def _retry_delay_s(error: Mapping[str, Any]) -> float | None:
     for detail in _details(error):
         delay = detail.get("retryDelay")
         if isinstance(delay, str) and delay.endswith("s"):
-            try:
-                seconds = float(delay[:-1])
-            except ValueError:
-                continue
-            return seconds if 0 <= seconds < 86_400 * 366 else None
+            return seconds_of(delay[:-1])
     return None
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from mainstay.core.errors import ConfigError
-from mainstay.core.secret import Secret
+from mainstay.models.capabilities import ALL
 from mainstay.models.errors import ProviderError
-from mainstay.models.http import HttpClient, HttpResponse
-from mainstay.models.http.pooled import PooledHttpClient
+from mainstay.models.http import HttpClient
 from mainstay.models.providers.ollama_answers import (
     LineReader,
     Malformed,
@@ -39,31 +39,15 @@ class Ollama:
     server's own default, whatever the model could hold. `keep_alive`: how long a model stays loaded after a call.
     """
 
-    supports: frozenset[Capability] = frozenset(
-        {
-            "tools",
-            "json_object",
-            "json_schema",
-            "images",
-            "reasoning",
-            "logprobs",
-            "seed",
-            "stop",
-            "temperature",
-            "top_p",
-            "top_k",
-            "penalties",
-        }
-    )
+    supports: frozenset[Capability] = ALL - {"parallel_tool_calls", "files", "audio", "n", "logit_bias"}
     wire_format: WireFormat | None = None
 
     def __init__(self, settings: HttpProviderSettings, client: HttpClient | None = None) -> None:
         self.name = settings.name
-        self._client = client or PooledHttpClient()
-        self._upstream = Upstream(settings, settings.base_url or BASE_URL, self._client)
+        self._upstream = Upstream(settings, settings.base_url or BASE_URL, client)
         self._root = self._upstream.base_url.removesuffix("/v1").removesuffix("/api")
         self._context_tokens = _context_tokens(settings)
-        self._keep_alive = _option(settings, "keep_alive")
+        self._keep_alive = settings.option("keep_alive")
         self._headers = {"Content-Type": "application/json"}
         if settings.api_key is not None:
             self._headers["Authorization"] = f"Bearer {settings.api_key.reveal()}"
@@ -114,7 +98,7 @@ class Ollama:
     async def health(self, timeout_s: float) -> Health:
         """Whether it answers at `/api/version`. Ollama does not say how many requests run or wait."""
         answer = await get(
-            self._client, f"{self._root}/api/version", self._headers, timeout_s, _PROBE_BYTES_MAX
+            self._upstream.client, f"{self._root}/api/version", self._headers, timeout_s, _PROBE_BYTES_MAX
         )
         return Health(ok=answer is not None and answer[0] == 200)
 
@@ -126,22 +110,17 @@ class Ollama:
         return encode(call, self.name, stream=stream, context_tokens=context, keep_alive=self._keep_alive)
 
     async def _ask(self, path: str, model: str, body: bytes, deadline_s: float) -> bytes:
-        """The body of an answer that is not streamed."""
-        deadline = Deadline(deadline_s)
-        response = await self._upstream.post(f"{self._root}{path}", self._headers, body, deadline)
-        if response.status != 200:
-            raise await self._refusal(response, deadline, model)
-        return await self._upstream.body(response, deadline)
+        url, refusal = f"{self._root}{path}", partial(decode_error, model=model)
+        return await self._upstream.ask(url, self._headers, body, Deadline(deadline_s), refusal)
 
     async def _lines(
         self, model: str, body: bytes, reader: OllamaStream, deadline_s: float
     ) -> AsyncGenerator[Delta]:
         deadline, progress, lines = Deadline(deadline_s), Progress(), LineReader()
         headers = self._headers | {"Accept": "application/x-ndjson"}
-        response = await self._upstream.post(f"{self._root}/api/chat", headers, body, deadline)
+        url, refusal = f"{self._root}/api/chat", partial(decode_error, model=model)
+        response = await self._upstream.open(url, headers, body, deadline, refusal)
         try:
-            if response.status != 200:
-                raise await self._refusal(response, deadline, model)
             async with aclosing(self._upstream.chunks(response, progress, deadline)) as chunks:
                 async for chunk in chunks:
                     for line in lines.feed(chunk):
@@ -156,10 +135,6 @@ class Ollama:
         finally:
             response.close()
 
-    async def _refusal(self, response: HttpResponse, deadline: Deadline, model: str) -> ProviderError:
-        body = await self._upstream.refusal_body(response, deadline)
-        return decode_error(self.name, response.status, body, response.headers, model)
-
 
 def _context_tokens(settings: HttpProviderSettings) -> dict[str, int]:
     """By model; "" is every other."""
@@ -168,7 +143,7 @@ def _context_tokens(settings: HttpProviderSettings) -> dict[str, int]:
         option, _, model = name.partition(".")
         if option != "num_ctx":
             continue
-        value = _option(settings, name) or ""
+        value = settings.option(name) or ""
         if not value.isdecimal() or int(value) < 1:
             raise ConfigError(
                 f"Option {name} of provider {settings.name!r} is {value!r}.",
@@ -176,8 +151,3 @@ def _context_tokens(settings: HttpProviderSettings) -> dict[str, int]:
             )
         found[model] = int(value)
     return found
-
-
-def _option(settings: HttpProviderSettings, name: str) -> str | None:
-    value = settings.options.get(name)
-    return value.reveal() if isinstance(value, Secret) else value

@@ -14,21 +14,15 @@ import orjson
 from mainstay.models.collect import Collector
 from mainstay.models.errors import (
     ContextTooLong,
-    ProviderAuthFailed,
-    ProviderBadRequest,
     ProviderError,
     ProviderModelMissing,
-    ProviderQuotaExhausted,
-    ProviderRateLimited,
-    ProviderTimeout,
 )
-from mainstay.models.providers.openai_errors import retry_after_s
+from mainstay.models.providers.refusals import kind_of_status, refusal, retry_after_s
 from mainstay.models.tokens import believable_count
 from mainstay.models.types import Completion, Delta, FinishReason, Thinking, ToolCallDelta, Usage
 
 LINE_BYTES_MAX: Final = 4 << 20
 _FINISH: Final[Mapping[str, FinishReason]] = {"stop": "stop", "length": "length"}
-_MESSAGE_CHARACTERS_MAX: Final = 300
 
 
 class Malformed(ValueError):
@@ -157,16 +151,6 @@ def decode_embeddings(body: bytes) -> tuple[tuple[tuple[float, ...], ...], int |
     return vectors, _count(answer, "prompt_eval_count"), model if isinstance(model, str) else None
 
 
-_BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
-    401: ProviderAuthFailed,
-    402: ProviderQuotaExhausted,
-    403: ProviderAuthFailed,
-    404: ProviderModelMissing,
-    408: ProviderTimeout,
-    413: ContextTooLong,
-    429: ProviderRateLimited,
-    504: ProviderTimeout,
-}
 _TOO_LONG_TYPE: Final = "exceed_context_size_error"
 _TOO_LONG: Final = (
     "the input length exceeds the context length",
@@ -180,18 +164,16 @@ def decode_error(
 ) -> ProviderError:
     """The ProviderError of an error body or line. Inside a stream the status is lost, and 500 stands for it."""
     said, kind_named = _said(body)
-    kind = _BY_STATUS.get(status, ProviderBadRequest if 400 <= status < 500 else ProviderError)
-    if kind_named == _TOO_LONG_TYPE or said.startswith(_TOO_LONG):
-        kind = ContextTooLong
-    message = f"{provider} answered {status}: {said[:_MESSAGE_CHARACTERS_MAX] or 'no reason given'}"
-    if kind is ProviderAuthFailed:
-        message = f"{provider} refused our key (status {status})."
-    return kind(
-        message,
-        provider=provider,
+    too_long = kind_named == _TOO_LONG_TYPE or said.startswith(_TOO_LONG)
+    kind = ContextTooLong if too_long else kind_of_status(status)
+    return refusal(
+        kind,
+        provider,
+        status,
+        said,
+        code=kind_named,
         fix=_fix(kind, model),
-        upstream_status=status,
-        retry_after_s=retry_after_s(headers) if kind.retryable else None,
+        wait_s=retry_after_s(headers),
     )
 
 
@@ -200,8 +182,6 @@ def _fix(kind: type[ProviderError], model: str) -> str | None:
         return f"Run `ollama pull {model}` where Ollama runs."
     if kind is ContextTooLong:
         return "Send less, or raise `context_tokens` of the model or `num_ctx` of the provider."
-    if kind is ProviderAuthFailed:
-        return "Check the provider's API key and what it is allowed to do."
     return None
 
 

@@ -6,23 +6,13 @@ Source: OpenAI API reference, "Error codes"; Azure OpenAI, "Content filtering"; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 
-from mainstay.models.errors import (
-    ContextTooLong,
-    ProviderAuthFailed,
-    ProviderBadRequest,
-    ProviderError,
-    ProviderModelMissing,
-    ProviderQuotaExhausted,
-    ProviderRateLimited,
-    ProviderTimeout,
-)
+from mainstay.models.errors import ContextTooLong, ProviderBadRequest, ProviderError, ProviderQuotaExhausted
+from mainstay.models.providers.refusals import kind_of_status, refusal, retry_after_s
 
 _CONTEXT_CODES: Final = frozenset(
     {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
@@ -31,54 +21,22 @@ _QUOTA_CODES: Final = frozenset({"insufficient_quota", "billing_hard_limit_reach
 _FILTER_CODES: Final = frozenset(
     {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "data_inspection_failed"}
 )
-_MESSAGE_CHARACTERS_MAX: Final = 300
-
-_FIXES: Final[Mapping[type[ProviderError], str]] = {
-    ProviderAuthFailed: "Check the provider's API key and what it is allowed to do.",
-    ProviderQuotaExhausted: "Add credit at the provider, or route to another one.",
-    ContextTooLong: "Send fewer or shorter messages and passages, or use a model with a longer context.",
-}
-_BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
-    401: ProviderAuthFailed,
-    402: ProviderQuotaExhausted,
-    403: ProviderAuthFailed,
-    404: ProviderModelMissing,
-    408: ProviderTimeout,
-    409: ProviderError,
-    413: ContextTooLong,
-    425: ProviderError,
-    429: ProviderRateLimited,
-    498: ProviderError,  # Groq: no capacity for the flexible tier now
-    504: ProviderTimeout,
-}
+_NO_CAPACITY_STATUS: Final = 498
+"""Groq: no capacity for the flexible tier now."""
 
 
-def decode_error(
-    provider: str, status: int, body: bytes, headers: Mapping[str, str], hide: Sequence[str] = ()
-) -> ProviderError:
-    """The ProviderError for an HTTP status and body. Words of the provider are shown without what `hide` lists:
-    our key and its address."""
+def decode_error(provider: str, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
+    """The ProviderError for an HTTP status and body."""
     error = _error_object(body)
     codes = _codes(error)
-    kind = _kind(status, codes, error)
-    message = f"{provider} answered {status}: {_said(error, hide)}"
-    if kind is ProviderAuthFailed:  # its text may hold parts of the key
-        message = f"{provider} refused our key (status {status})."
-    return kind(
-        message,
-        provider=provider,
-        fix=_FIXES.get(kind),
-        upstream_status=status,
-        upstream_code=_upstream_code(error, codes),
-        retry_after_s=retry_after_s(headers) if kind.retryable else None,
+    return refusal(
+        _kind(status, codes, error),
+        provider,
+        status,
+        error.get("message"),
+        code=_upstream_code(error, codes),
+        wait_s=retry_after_s(headers),
     )
-
-
-def _said(error: Mapping[str, Any], hide: Sequence[str]) -> str:
-    said = str(error.get("message") or "").strip()
-    for secret in hide:
-        said = said.replace(secret, "***") if secret else said
-    return said[:_MESSAGE_CHARACTERS_MAX] or "no reason given"
 
 
 def _codes(error: Mapping[str, Any]) -> frozenset[str]:
@@ -95,7 +53,7 @@ def _upstream_code(error: Mapping[str, Any], codes: frozenset[str]) -> str | Non
     if filtered:
         return "content_filter"
     code = error.get("code") or error.get("type")
-    return str(code)[:80] if code is not None else None
+    return str(code) if code is not None else None
 
 
 def _kind(status: int, codes: frozenset[str], error: Mapping[str, Any]) -> type[ProviderError]:
@@ -105,9 +63,7 @@ def _kind(status: int, codes: frozenset[str], error: Mapping[str, Any]) -> type[
         return ContextTooLong
     if codes & _QUOTA_CODES:
         return ProviderQuotaExhausted
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
-    return ProviderBadRequest if 400 <= status < 500 else ProviderError
+    return ProviderError if status == _NO_CAPACITY_STATUS else kind_of_status(status)
 
 
 def _error_object(body: bytes) -> Mapping[str, Any]:
@@ -121,28 +77,3 @@ def _error_object(body: bytes) -> Mapping[str, Any]:
     if isinstance(error, str):
         return {"message": error}
     return error if isinstance(error, dict) else {}
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait from `retry-after-ms` or `Retry-After` (seconds or a date, RFC 9110 10.2.3)."""
-    milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    text = headers.get("Retry-After") or headers.get("retry-after")
-    seconds = _number(text)
-    if seconds is not None or text is None:
-        return seconds
-    try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    return max(0.0, (at - datetime.now(tz=UTC)).total_seconds())
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text) if text is not None else None
-    except ValueError:
-        return None
-    return value if value is not None and 0 <= value < 86_400 * 366 else None

@@ -12,7 +12,6 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from mainstay.models.providers.openai_errors import decode_error, retry_after_s
 from mainstay.models.tokens import believable_count
 from mainstay.models.types import Choice, Completion, Delta, FinishReason, ToolCall, ToolCallDelta, Usage
 
@@ -21,11 +20,9 @@ __all__ = [
     "MalformedEvent",
     "decode_chunk",
     "decode_completion",
-    "decode_error",
     "decode_event",
     "decode_events",
     "decode_usage",
-    "retry_after_s",
 ]
 
 _FINISH: Final[Mapping[str, FinishReason]] = {

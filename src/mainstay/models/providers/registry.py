@@ -28,6 +28,11 @@ class HttpProviderSettings:
     idle_timeout_s: float = 30.0
     options: Mapping[str, str | Secret] = field(default_factory=dict)
 
+    def option(self, name: str) -> str | None:
+        """An option's value, revealed when it is secret; None when it is not set or empty."""
+        value = self.options.get(name)
+        return (value.reveal() if isinstance(value, Secret) else value) or None
+
 
 PROVIDER_KINDS: Final[Registry[Callable[[HttpProviderSettings], ChatProvider]]] = Registry(
     "provider kind", "mainstay.providers"

@@ -26,7 +26,7 @@ class SgLang(OpenAiCompatible):
     async def health(self, timeout_s: float) -> Health:
         """`/health`, which costs nothing (`/health_generate` writes a token), with the counts by `/metrics`."""
         return await probe(
-            self._open(),
+            self._upstream.client,
             self._base_url.removesuffix("/v1"),
             self._auth(),
             timeout_s,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from mainstay.core.errors import ConfigError
@@ -26,12 +26,25 @@ from mainstay.models.http import HttpBroken, HttpClient, HttpError, HttpResponse
 from mainstay.models.http.pooled import PooledHttpClient
 from mainstay.models.providers.registry import HttpProviderSettings
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-ERROR_BYTES_MAX: Final = 64 << 10
-ANSWER_BYTES_MAX: Final = 64 << 20
+_ERROR_BYTES_MAX: Final = 64 << 10
+_ANSWER_BYTES_MAX: Final = 64 << 20
 _TAIL_S: Final = 2.0
 """How long we wait for the end of the body once the answer is finished, so that the connection is used again."""
+
+Refusal = Callable[[str, int, bytes, Mapping[str, str]], ProviderError]
+"""How a vendor's error answer is read: provider, status, body and headers → what to raise."""
+
+
+class Reach(Protocol):
+    """How far an answer is: whether any of it has come, and whether only its end is missing."""
+
+    @property
+    def begun(self) -> bool: ...
+
+    @property
+    def finished(self) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -51,8 +64,7 @@ class Deadline:
 
     @property
     def left_s(self) -> float:
-        """At least a millisecond, so that a wait for what has already come still succeeds."""
-        return max(0.001, self._at - asyncio.get_running_loop().time())
+        return max(0.0, self._at - asyncio.get_running_loop().time())
 
 
 class Upstream:
@@ -71,75 +83,62 @@ class Upstream:
         self._settings = settings
         self._client = client
 
-    async def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, deadline: Deadline
+    @property
+    def client(self) -> HttpClient:
+        if self._client is None:
+            self._client = PooledHttpClient()
+        return self._client
+
+    async def open(
+        self, url: str, headers: Mapping[str, str], body: bytes, deadline: Deadline, refusal: Refusal
     ) -> HttpResponse:
-        """The answer once its head is here, whatever its status.
+        """The answer once its head is here and its status is 200; else what `refusal` makes of it is raised.
 
         Raises ProviderUnreachable, ProviderTimeout, and ProviderAuthFailed for a key that no header can hold.
         """
-        try:
-            return await self._open().request(
-                "POST",
-                url,
-                headers=headers,
-                body=body,
-                connect_timeout_s=min(self._settings.connect_timeout_s, deadline.left_s),
-                head_timeout_s=deadline.left_s,
-            )
-        except HttpError as error:
-            raise self._failed(error, deadline, begun=False) from error
-        except ValueError:  # its cause may hold the key
-            raise ProviderAuthFailed(
-                f"{self.name} cannot be called: its key or an option does not fit into an HTTP header.",
-                provider=self.name,
-                fix="Look for line ends and characters beyond Latin-1 in them.",
-            ) from None
+        response = await self._post(url, headers, body, deadline)
+        if response.status == 200:
+            return response
+        told = await self._refusal_body(response, deadline)
+        raise refusal(self.name, response.status, told, response.headers)
+
+    async def ask(
+        self, url: str, headers: Mapping[str, str], body: bytes, deadline: Deadline, refusal: Refusal
+    ) -> bytes:
+        """The whole body of an answer that is not streamed. Raises as `open`, and ProviderStreamBroken."""
+        response = await self.open(url, headers, body, deadline, refusal)
+        return await self._body(response, deadline, deadline.left_s, _ANSWER_BYTES_MAX)
 
     async def chunks(
         self, response: HttpResponse, progress: Progress, deadline: Deadline
     ) -> AsyncGenerator[bytes]:
         """The body as it comes. The first bytes may take the whole deadline, as models load; then silence is bounded."""
-        idle_s = self._settings.idle_timeout_s
-        while True:
-            wait_s = _TAIL_S if progress.finished else deadline.left_s
-            if progress.begun:
-                wait_s = min(wait_s, idle_s)
-            try:
-                chunk = await response.next_chunk(min(wait_s, deadline.left_s))
-            except HttpError as error:
-                if progress.finished:  # only the end of the body is lost
-                    return
-                raise self._failed(error, deadline, begun=True) from error
-            if not chunk:
-                return
+        while chunk := await self.next_chunk(response, progress, deadline):
             progress.begun = True
             yield chunk
 
-    async def body(self, response: HttpResponse, deadline: Deadline, limit: int = ANSWER_BYTES_MAX) -> bytes:
-        """The whole body. Raises ProviderTimeout, ProviderStreamBroken."""
+    async def next_chunk(self, response: HttpResponse, reach: Reach, deadline: Deadline) -> bytes:
+        """The next bytes; `b""` at the end, and when only the end of a finished answer is missing."""
+        wait_s = min(_TAIL_S, deadline.left_s) if reach.finished else deadline.left_s
+        if reach.begun:
+            wait_s = min(wait_s, self._settings.idle_timeout_s)
         try:
-            return await response.read(limit, deadline.left_s)
+            if wait_s <= 0:  # bytes that never pause would never be waited for
+                raise HttpTimeout("the deadline is over")
+            return await response.next_chunk(wait_s)
         except HttpError as error:
+            if reach.finished:
+                return b""
             raise self._failed(error, deadline, begun=True) from error
-        finally:
-            response.close()
 
-    async def refusal_body(self, response: HttpResponse, deadline: Deadline) -> bytes:
-        """The body of an error answer, as far as it can be had: its status alone already says what to raise.
-
-        Servers repeat what they were sent: our key and the server's address are taken out, as callers read the rest.
-        """
-        try:
-            body = await self.body(response, deadline, ERROR_BYTES_MAX)
-        except ProviderError:
-            return b""
+    def hide(self, body: bytes) -> bytes:
+        """Servers repeat what they were sent: our key and the server's address are taken out of what callers read."""
         for word in self._hidden():
             body = body.replace(word.encode(), b"***")
         return body
 
     def hide_in(self, error: ProviderError) -> None:
-        """As in `refusal_body`, for an error that was told inside of an answer."""
+        """As `hide`, for an error that was read out of an answer."""
         for word in self._hidden():
             error.message = error.message.replace(word, "***")
             error.upstream_code = error.upstream_code and error.upstream_code.replace(word, "***")
@@ -156,21 +155,53 @@ class Upstream:
         secrets = [value.reveal() for value in (key, *options) if isinstance(value, Secret)]
         return [word for word in (*secrets, self.base_url, urlsplit(self.base_url).netloc) if word]
 
-    def _open(self) -> HttpClient:
-        if self._client is None:
-            self._client = PooledHttpClient()
-        return self._client
+    async def _post(
+        self, url: str, headers: Mapping[str, str], body: bytes, deadline: Deadline
+    ) -> HttpResponse:
+        try:
+            return await self.client.request(
+                "POST",
+                url,
+                headers=headers,
+                body=body,
+                connect_timeout_s=min(self._settings.connect_timeout_s, deadline.left_s),
+                head_timeout_s=deadline.left_s,
+            )
+        except HttpError as error:
+            raise self._failed(error, deadline, begun=False) from error
+        except ValueError:  # its cause may hold the key
+            raise ProviderAuthFailed(
+                f"{self.name} cannot be called: its key or an option does not fit into an HTTP header.",
+                provider=self.name,
+                fix="Look for line ends and characters beyond Latin-1 in them.",
+            ) from None
+
+    async def _body(
+        self, response: HttpResponse, deadline: Deadline, wait_s: float, limit_bytes: int
+    ) -> bytes:
+        try:
+            return await response.read(limit_bytes, wait_s)
+        except HttpError as error:
+            raise self._failed(error, deadline, begun=True) from error
+        finally:
+            response.close()
+
+    async def _refusal_body(self, response: HttpResponse, deadline: Deadline) -> bytes:
+        """The body of an error answer, as far as it can be had soon: its status alone already says what to raise."""
+        try:
+            wait_s = min(_TAIL_S, deadline.left_s)
+            return self.hide(await self._body(response, deadline, wait_s, _ERROR_BYTES_MAX))
+        except ProviderError:
+            return b""
 
     def _failed(self, error: HttpError, deadline: Deadline, begun: bool) -> ProviderError:
+        # Callers need not know where our providers are: the address is for the log.
+        _log.warning("%s at %s failed: %s", self.name, self.base_url, error)
         if isinstance(error, HttpTimeout):
-            what = (
-                f"fell silent or took longer than {deadline.total_s:g} s"
-                if begun
-                else "did not answer in time"
+            late = f"fell silent or took longer than {deadline.total_s:g} s"
+            return ProviderTimeout(
+                f"{self.name} {late if begun else 'did not answer in time'}.", provider=self.name
             )
-            return ProviderTimeout(f"{self.name} {what}.", provider=self.name)
         if begun or (isinstance(error, HttpBroken) and error.begun):
             return self.broken(f"broke off its answer ({error})")
-        # Callers need not know where our providers are: the address is for the log.
-        log.warning("%s cannot be reached at %s: %s", self.name, self.base_url, error)
         return ProviderUnreachable(f"{self.name} cannot be reached ({error}).", provider=self.name)

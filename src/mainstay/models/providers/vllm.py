@@ -27,7 +27,7 @@ class Vllm(OpenAiCompatible):
     async def health(self, timeout_s: float) -> Health:
         """`/health`, with the requests that run and wait by `/metrics`."""
         return await probe(
-            self._open(),
+            self._upstream.client,
             self._base_url.removesuffix("/v1"),
             self._auth(),
             timeout_s,
