@@ -8,10 +8,9 @@ from typing import Final
 
 from mainstay.models.errors import ProviderError
 from mainstay.models.http import HttpClient
+from mainstay.models.providers.answers import Malformed, NotJson
 from mainstay.models.providers.anthropic_answers import (
     AnthropicStream,
-    Malformed,
-    NotJson,
     decode_count,
     decode_error,
     decode_message,

@@ -23,8 +23,8 @@ from mainstay.models.errors import (
     ProviderRateLimited,
     ProviderTimeout,
 )
+from mainstay.models.providers.answers import Malformed, count_of, json_object, text_of
 from mainstay.models.providers.refusals import kind_of_status, refusal, retry_after_s
-from mainstay.models.tokens import believable_count
 from mainstay.models.types import (
     Choice,
     Completion,
@@ -47,14 +47,6 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
 }
 
 
-class Malformed(ValueError):
-    """An event or message that is not of the documented shape."""
-
-
-class NotJson(Malformed):
-    """It is no JSON at all."""
-
-
 class AnthropicStream:
     """One streamed message: feed it the data of each event, get its delta.
 
@@ -74,7 +66,7 @@ class AnthropicStream:
 
     def take(self, data: bytes) -> Delta | None:
         """Raises Malformed, and the ProviderError that an `error` event tells of."""
-        event = _object(data)
+        event = json_object(data)
         kind = event.get("type")
         if kind == "ping":
             return None
@@ -111,23 +103,23 @@ class AnthropicStream:
             piece = ToolCallDelta(block.tool, str(content.get("id")), str(content.get("name")))
             return {"tool_calls": (piece,)}
         if block.kind == "redacted_thinking":
-            return {"thinking": Thinking(encrypted=_text(content, "data"))}
+            return {"thinking": Thinking(encrypted=text_of(content, "data"))}
         if block.kind == "thinking":
-            block.signature = _text(content, "signature") or None
-            return _nonempty("reasoning", block.grown(_text(content, "thinking")))
-        return _nonempty("text", _text(content, "text")) if block.kind == "text" else {}
+            block.signature = text_of(content, "signature") or None
+            return _nonempty("reasoning", block.grown(text_of(content, "thinking")))
+        return _nonempty("text", text_of(content, "text")) if block.kind == "text" else {}
 
     def _grow(self, event: Mapping[str, Any]) -> dict[str, Any]:
         delta, block = _member(event, "delta"), self._block(event)
         kind = delta.get("type")
         if kind == "text_delta":
-            return _nonempty("text", _text(delta, "text"))
+            return _nonempty("text", text_of(delta, "text"))
         if kind == "thinking_delta":
-            return _nonempty("reasoning", block.grown(_text(delta, "thinking")))
+            return _nonempty("reasoning", block.grown(text_of(delta, "thinking")))
         if kind == "signature_delta":
-            block.signature = _text(delta, "signature")
+            block.signature = text_of(delta, "signature")
         if kind == "input_json_delta" and block.tool is not None:
-            piece = block.grown(_text(delta, "partial_json"))
+            piece = block.grown(text_of(delta, "partial_json"))
             return {"tool_calls": (ToolCallDelta(block.tool, arguments=piece),)} if piece else {}
         return {}
 
@@ -186,13 +178,13 @@ def finish_reason(stop_reason: object) -> FinishReason:
 
 def decode_message(body: bytes, raw: bool) -> Completion:
     """A whole message. Raises Malformed."""
-    message = _object(body)
+    message = json_object(body)
     content = message.get("content")
     if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
         raise Malformed("content is no list of blocks")
     thinking = tuple(thought for block in content if (thought := _thought(block)) is not None)
     choice = Choice(
-        text="".join(_text(block, "text") for block in content if block.get("type") == "text"),
+        text="".join(text_of(block, "text") for block in content if block.get("type") == "text"),
         finish_reason=finish_reason(message.get("stop_reason")),
         reasoning="".join(thought.text for thought in thinking),
         thinking=thinking,
@@ -212,24 +204,24 @@ def decode_message(body: bytes, raw: bool) -> Completion:
 
 def _thought(block: Mapping[str, Any]) -> Thinking | None:
     if block.get("type") == "thinking":
-        return Thinking(_text(block, "thinking"), block.get("signature"))
-    return Thinking(encrypted=_text(block, "data")) if block.get("type") == "redacted_thinking" else None
+        return Thinking(text_of(block, "thinking"), block.get("signature"))
+    return Thinking(encrypted=text_of(block, "data")) if block.get("type") == "redacted_thinking" else None
 
 
 def decode_usage(usage: object) -> Usage | None:
     """Normal form of a `usage` object, whose `input_tokens` leave out what the cache gave and took."""
     if not isinstance(usage, dict):
         return None
-    plain, output = _count_of(usage, "input_tokens"), _count_of(usage, "output_tokens")
+    plain, output = count_of(usage, "input_tokens"), count_of(usage, "output_tokens")
     if plain is None or output is None:
         return None
     classes = usage.get("cache_creation")
-    hour = _count_of(classes, "ephemeral_1h_input_tokens") or 0
-    written = _count_of(usage, "cache_creation_input_tokens")
+    hour = count_of(classes, "ephemeral_1h_input_tokens") or 0
+    written = count_of(usage, "cache_creation_input_tokens")
     if written is None:
-        written = hour + (_count_of(classes, "ephemeral_5m_input_tokens") or 0)
-    read = _count_of(usage, "cache_read_input_tokens") or 0
-    thinking = _count_of(usage.get("output_tokens_details"), "thinking_tokens") or 0
+        written = hour + (count_of(classes, "ephemeral_5m_input_tokens") or 0)
+    read = count_of(usage, "cache_read_input_tokens") or 0
+    thinking = count_of(usage.get("output_tokens_details"), "thinking_tokens") or 0
     return Usage(
         input_tokens=plain + read + written,
         output_tokens=output,
@@ -242,7 +234,7 @@ def decode_usage(usage: object) -> Usage | None:
 
 def decode_count(body: bytes) -> int:
     """The answer of `count_tokens`. Raises Malformed."""
-    count = _count_of(_object(body), "input_tokens")
+    count = count_of(json_object(body), "input_tokens")
     if count is None:
         raise Malformed("no input_tokens")
     return count
@@ -316,16 +308,6 @@ def _error_object(body: bytes) -> Mapping[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
-def _object(data: bytes) -> Mapping[str, Any]:
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise NotJson(f"not JSON: {data[:80]!r}") from error
-    if not isinstance(value, dict):
-        raise Malformed(f"no JSON object: {data[:80]!r}")
-    return value
-
-
 def _member(holder: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = holder.get(name)
     if not isinstance(value, dict):
@@ -340,16 +322,5 @@ def _index(event: Mapping[str, Any]) -> int:
     return index
 
 
-def _text(holder: Mapping[str, Any], name: str) -> str:
-    value = holder.get(name)
-    return value if isinstance(value, str) else ""
-
-
 def _nonempty(name: str, value: str) -> dict[str, Any]:
     return {name: value} if value else {}
-
-
-def _count_of(holder: object, name: str) -> int | None:
-    """A count of tokens; None when absent, or when it cannot be one."""
-    value = holder.get(name) if isinstance(holder, dict) else None
-    return believable_count(value)

@@ -14,9 +14,10 @@ from mainstay.core.errors import ConfigError
 from mainstay.core.secret import Secret
 from mainstay.models.errors import ProviderError
 from mainstay.models.http import HttpClient
+from mainstay.models.providers.answers import Malformed
 from mainstay.models.providers.aws_eventstream import EventStreamCorrupt, EventStreamReader
 from mainstay.models.providers.aws_sigv4 import AwsCredentials, sign
-from mainstay.models.providers.bedrock_answers import ConverseStream, Malformed, decode_answer, decode_error
+from mainstay.models.providers.bedrock_answers import ConverseStream, decode_answer, decode_error
 from mainstay.models.providers.bedrock_wire import encode
 from mainstay.models.providers.registry import PROVIDER_KINDS, HttpProviderSettings
 from mainstay.models.providers.upstream import Deadline, Progress, Upstream

@@ -22,9 +22,9 @@ from mainstay.models.errors import (
     ProviderRateLimited,
     ProviderTimeout,
 )
+from mainstay.models.providers.answers import Malformed, count_of, json_object, text_of
 from mainstay.models.providers.aws_eventstream import EventMessage
 from mainstay.models.providers.refusals import kind_of_status, refusal, retry_after_s
-from mainstay.models.tokens import believable_count
 from mainstay.models.types import (
     Choice,
     Completion,
@@ -49,10 +49,6 @@ _SENSELESS: Final = frozenset({"malformed_model_output", "malformed_tool_use"})
 """Stop reasons that say that the model's output made no sense."""
 
 
-class Malformed(ValueError):
-    """An event or answer that is not of the documented shape, or an output that Bedrock says makes no sense."""
-
-
 class ConverseStream:
     """One streamed answer: feed it messages of the event stream. `finished` after `messageStop`."""
 
@@ -68,7 +64,7 @@ class ConverseStream:
         if message.text(":message-type") in ("exception", "error"):
             raise self._exception(message)
         kind = message.text(":event-type")
-        event = _object(message.payload)
+        event = json_object(message.payload or b"{}")
         if kind == "contentBlockDelta":
             return self._grow(event)
         if kind == "contentBlockStart":
@@ -102,7 +98,7 @@ class ConverseStream:
         if isinstance(delta.get("text"), str):
             return Delta(text=delta["text"]) if delta["text"] else None
         if isinstance(delta.get("toolUse"), dict) and block.tool is not None:
-            piece = block.grown(_text(delta["toolUse"], "input"))
+            piece = block.grown(text_of(delta["toolUse"], "input"))
             return Delta(tool_calls=(ToolCallDelta(block.tool, arguments=piece),)) if piece else None
         if isinstance(delta.get("reasoningContent"), dict):
             piece = block.reason(delta["reasoningContent"])
@@ -151,14 +147,14 @@ class _Block:
     def reason(self, content: Mapping[str, Any]) -> str:
         """Take a piece of reasoning; gives what of it is to be seen."""
         self.thinks = True
-        self.signature = _text(content, "signature") or self.signature
+        self.signature = text_of(content, "signature") or self.signature
         redacted = content.get("redactedContent")
         if isinstance(redacted, str):
             try:
                 self.redacted += b64decode(redacted, validate=True)
             except ValueError as error:
                 raise Malformed("redacted reasoning that is no base64") from error
-        return self.grown(_text(content, "text"))
+        return self.grown(text_of(content, "text"))
 
     def thinking(self) -> Thinking:
         if self.redacted:
@@ -175,7 +171,7 @@ def finish_reason(stop_reason: object) -> FinishReason:
 
 def decode_answer(body: bytes) -> Completion:
     """The answer of Converse. Raises Malformed."""
-    answer = _object(body)
+    answer = json_object(body)
     try:
         content = answer["output"]["message"]["content"]
         blocks: list[dict[str, Any]] = [dict(block) for block in content]
@@ -186,7 +182,7 @@ def decode_answer(body: bytes) -> Completion:
     )
     calls = [b["toolUse"] for b in blocks if isinstance(b.get("toolUse"), dict)]
     choice = Choice(
-        text="".join(_text(block, "text") for block in blocks),
+        text="".join(text_of(block, "text") for block in blocks),
         finish_reason=finish_reason(answer.get("stopReason")),
         reasoning="".join(thought.text for thought in thinking),
         thinking=thinking,
@@ -208,21 +204,21 @@ def _thought(content: Mapping[str, Any]) -> Thinking:
         return Thinking(encrypted=content["redactedContent"])
     text = content.get("reasoningText")
     text = text if isinstance(text, dict) else {}
-    return Thinking(_text(text, "text"), text.get("signature"))
+    return Thinking(text_of(text, "text"), text.get("signature"))
 
 
 def decode_usage(usage: object) -> Usage | None:
     """Normal form of a `usage` object, whose `inputTokens` leave out what the cache gave and took."""
     if not isinstance(usage, dict):
         return None
-    plain, output = _count(usage, "inputTokens"), _count(usage, "outputTokens")
+    plain, output = count_of(usage, "inputTokens"), count_of(usage, "outputTokens")
     if plain is None or output is None:
         return None
-    read = _count(usage, "cacheReadInputTokens") or 0
-    written = _count(usage, "cacheWriteInputTokens") or 0
+    read = count_of(usage, "cacheReadInputTokens") or 0
+    written = count_of(usage, "cacheWriteInputTokens") or 0
     details = usage.get("cacheDetails")
     hour = sum(
-        _count(detail, "inputTokens") or 0
+        count_of(detail, "inputTokens") or 0
         for detail in (details if isinstance(details, list) else [])
         if isinstance(detail, dict) and detail.get("ttl") == "1h"
     )
@@ -298,24 +294,3 @@ def _error_object(body: bytes) -> Mapping[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _object(data: bytes) -> Mapping[str, Any]:
-    try:
-        value = orjson.loads(data or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise Malformed(f"not JSON: {data[:80]!r}") from error
-    if not isinstance(value, dict):
-        raise Malformed(f"no JSON object: {data[:80]!r}")
-    return value
-
-
-def _text(holder: Mapping[str, Any], name: str) -> str:
-    value = holder.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _count(holder: Mapping[str, Any], name: str) -> int | None:
-    """A count of tokens; None when absent, or when it cannot be one."""
-    value = holder.get(name)
-    return believable_count(value)

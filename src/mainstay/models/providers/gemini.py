@@ -12,9 +12,9 @@ from mainstay.core.errors import ConfigError
 from mainstay.models.capabilities import ALL
 from mainstay.models.errors import ProviderBadRequest, ProviderError
 from mainstay.models.http import HttpClient
+from mainstay.models.providers.answers import Malformed
 from mainstay.models.providers.gemini_answers import (
     GeminiStream,
-    Malformed,
     decode_answer,
     decode_count,
     decode_embeddings,

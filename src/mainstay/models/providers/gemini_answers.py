@@ -14,9 +14,9 @@ import orjson
 
 from mainstay.models.collect import Collector
 from mainstay.models.errors import ProviderBadRequest, ProviderError, ProviderStreamBroken
+from mainstay.models.providers.answers import Malformed, count_of, json_object
 from mainstay.models.providers.gemini_errors import decode_error
 from mainstay.models.providers.gemini_signatures import END, TEXT, THOUGHT, call_place, signed
-from mainstay.models.tokens import believable_count
 from mainstay.models.types import Completion, Delta, FinishReason, Thinking, ToolCallDelta, Usage
 
 _FINISH: Final[Mapping[str, FinishReason]] = {
@@ -47,10 +47,6 @@ _BROKEN: Final[Mapping[str, str]] = {
 }
 
 
-class Malformed(ValueError):
-    """A chunk or answer that is not of the documented shape."""
-
-
 class GeminiStream:
     """One answer: feed it the data of each chunk, get its deltas; a whole answer is one chunk.
 
@@ -78,7 +74,7 @@ class GeminiStream:
     def take(self, data: bytes) -> Iterator[Delta]:
         """Raises Malformed, the ProviderError that an error among the chunks tells of, and ProviderStreamBroken
         for an answer that Gemini itself calls invalid."""
-        chunk = _object(data)
+        chunk = json_object(data, listed=True)  # errors of a stream without alt=sse are
         if "error" in chunk:
             raise decode_error(self._provider, None, data, {})
         self.usage = decode_usage(chunk.get("usageMetadata")) or self.usage
@@ -206,18 +202,18 @@ def decode_usage(usage: object) -> Usage | None:
     `promptTokenCount` includes what the cache gave, `candidatesTokenCount` leaves thoughts out; both leave out what
     tools of Google's own put into the prompt. What the total has beyond them is output: thoughts not counted apart.
     """
-    prompt = _count(usage, "promptTokenCount")
+    prompt = count_of(usage, "promptTokenCount")
     if prompt is None:
         return None
-    read = prompt + (_count(usage, "toolUsePromptTokenCount") or 0)
-    said, thoughts = _count(usage, "candidatesTokenCount") or 0, _count(usage, "thoughtsTokenCount") or 0
-    output, total = said + thoughts, _count(usage, "totalTokenCount")
+    read = prompt + (count_of(usage, "toolUsePromptTokenCount") or 0)
+    said, thoughts = count_of(usage, "candidatesTokenCount") or 0, count_of(usage, "thoughtsTokenCount") or 0
+    output, total = said + thoughts, count_of(usage, "totalTokenCount")
     if total is not None and total > read + output:
         thoughts += total - read - output
         output = total - read
     elif total is not None and total == read + said:  # thoughts are counted among what was said
         output = said
-    cached = min(_count(usage, "cachedContentTokenCount") or 0, read)
+    cached = min(count_of(usage, "cachedContentTokenCount") or 0, read)
     heard = _sound(usage, "promptTokensDetails") - _sound(usage, "cacheTokensDetails")
     return Usage(
         input_tokens=read,
@@ -242,19 +238,19 @@ def decode_logprobs(result: object) -> tuple[Mapping[str, Any], ...]:
 
 def decode_embeddings(body: bytes) -> tuple[tuple[tuple[float, ...], ...], int | None]:
     """Vectors, and the tokens of the texts when it says so. Raises Malformed."""
-    answer = _object(body)
+    answer = json_object(body)
     vectors = []
     for embedding in _objects(answer, "embeddings"):
         values = embedding.get("values")
         if not isinstance(values, list) or not all(isinstance(x, int | float) for x in values):
             raise Malformed("an embedding without its values")
         vectors.append(tuple(map(float, values)))
-    return tuple(vectors), _count(answer.get("usageMetadata"), "promptTokenCount")
+    return tuple(vectors), count_of(answer.get("usageMetadata"), "promptTokenCount")
 
 
 def decode_count(body: bytes) -> int:
     """The answer of `countTokens`. Raises Malformed."""
-    count = _count(_object(body), "totalTokens")
+    count = count_of(json_object(body), "totalTokens")
     if count is None:
         raise Malformed("no totalTokens")
     return count
@@ -267,19 +263,7 @@ def _token(candidate: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sound(usage: object, details: str) -> int:
     counts = _objects(usage, details) if isinstance(usage, dict) else []
-    return sum(_count(count, "tokenCount") or 0 for count in counts if count.get("modality") == "AUDIO")
-
-
-def _object(data: bytes) -> Mapping[str, Any]:
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise Malformed(f"not JSON: {data[:80]!r}") from error
-    if isinstance(value, list) and len(value) == 1:  # errors of a stream without alt=sse
-        value = value[0]
-    if not isinstance(value, dict):
-        raise Malformed(f"no JSON object: {data[:80]!r}")
-    return value
+    return sum(count_of(count, "tokenCount") or 0 for count in counts if count.get("modality") == "AUDIO")
 
 
 def _objects(holder: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -287,9 +271,3 @@ def _objects(holder: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise Malformed(f"{name} is no list of objects")
     return value
-
-
-def _count(holder: object, name: str) -> int | None:
-    """A count of tokens; None when absent, or when it cannot be one."""
-    value = holder.get(name) if isinstance(holder, dict) else None
-    return believable_count(value)

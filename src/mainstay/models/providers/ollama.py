@@ -12,9 +12,9 @@ from mainstay.core.errors import ConfigError
 from mainstay.models.capabilities import ALL
 from mainstay.models.errors import ProviderError
 from mainstay.models.http import HttpClient
+from mainstay.models.providers.answers import Malformed
 from mainstay.models.providers.ollama_answers import (
     LineReader,
-    Malformed,
     OllamaStream,
     decode_answer,
     decode_embeddings,

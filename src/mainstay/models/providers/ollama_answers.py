@@ -17,16 +17,12 @@ from mainstay.models.errors import (
     ProviderError,
     ProviderModelMissing,
 )
+from mainstay.models.providers.answers import Malformed, count_of, json_object
 from mainstay.models.providers.refusals import kind_of_status, refusal, retry_after_s
-from mainstay.models.tokens import believable_count
 from mainstay.models.types import Completion, Delta, FinishReason, Thinking, ToolCallDelta, Usage
 
 LINE_BYTES_MAX: Final = 4 << 20
 _FINISH: Final[Mapping[str, FinishReason]] = {"stop": "stop", "length": "length"}
-
-
-class Malformed(ValueError):
-    """A line or answer that is not of the documented shape."""
 
 
 class LineReader:
@@ -66,7 +62,7 @@ class OllamaStream:
 
     def take(self, line: bytes) -> Iterator[Delta]:
         """Raises Malformed, and the ProviderError that an `error` line tells of."""
-        said = _object(line)
+        said = json_object(line)
         if "error" in said:
             raise decode_error(self._provider, 500, line, {}, self._asked)
         model = said.get("model")
@@ -136,19 +132,19 @@ def decode_answer(provider: str, model: str, body: bytes) -> Completion:
 
 def decode_usage(said: Mapping[str, Any]) -> Usage | None:
     """Normal form of the counts of the last line; None when one is missing. Thinking is in `eval_count`, uncounted."""
-    prompt, output = _count(said, "prompt_eval_count"), _count(said, "eval_count")
+    prompt, output = count_of(said, "prompt_eval_count"), count_of(said, "eval_count")
     return None if prompt is None or output is None else Usage(prompt, output)
 
 
 def decode_embeddings(body: bytes) -> tuple[tuple[tuple[float, ...], ...], int | None, str | None]:
     """Vectors, the tokens of the texts when it says so, and the model. Raises Malformed."""
-    answer = _object(body)
+    answer = json_object(body)
     rows = answer.get("embeddings")
     if not isinstance(rows, list) or not all(_is_vector(row) for row in rows):
         raise Malformed("embeddings is no list of lists of numbers")
     model = answer.get("model")
     vectors = tuple(tuple(map(float, row)) for row in rows)
-    return vectors, _count(answer, "prompt_eval_count"), model if isinstance(model, str) else None
+    return vectors, count_of(answer, "prompt_eval_count"), model if isinstance(model, str) else None
 
 
 _TOO_LONG_TYPE: Final = "exceed_context_size_error"
@@ -218,16 +214,6 @@ def _token(item: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _object(data: bytes) -> Mapping[str, Any]:
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise Malformed(f"not JSON: {data[:80]!r}") from error
-    if not isinstance(value, dict):
-        raise Malformed(f"no JSON object: {data[:80]!r}")
-    return value
-
-
 def _text(holder: Mapping[str, Any], name: str) -> str:
     value = holder.get(name) or ""
     if not isinstance(value, str):
@@ -237,8 +223,3 @@ def _text(holder: Mapping[str, Any], name: str) -> str:
 
 def _is_vector(row: object) -> bool:
     return isinstance(row, list) and all(isinstance(x, int | float) for x in row)
-
-
-def _count(holder: Mapping[str, Any], name: str) -> int | None:
-    value = holder.get(name)
-    return believable_count(value)

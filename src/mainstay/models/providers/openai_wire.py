@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from mainstay.models.tokens import believable_count
+from mainstay.models.providers.answers import count_of
 from mainstay.models.types import Choice, Completion, Delta, FinishReason, ToolCall, ToolCallDelta, Usage
 
 __all__ = [
@@ -308,18 +308,18 @@ def decode_usage(usage: object) -> Usage | None:
     """
     if not isinstance(usage, dict):
         return None
-    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    prompt, completion = count_of(usage, "prompt_tokens"), count_of(usage, "completion_tokens")
     if prompt is None or completion is None:
         return None
     given, written = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    reasoning = _first(_count(written, "reasoning_tokens"), _count(usage, "reasoning_tokens"))
-    apart = (_count(usage, "total_tokens") or 0) - prompt - completion
+    reasoning = _first(count_of(written, "reasoning_tokens"), count_of(usage, "reasoning_tokens"))
+    apart = (count_of(usage, "total_tokens") or 0) - prompt - completion
     if apart > 0 and reasoning in (0, apart):
         completion, reasoning = completion + apart, apart
     cached = _first(
-        _count(given, "cached_tokens"),
-        _count(usage, "prompt_cache_hit_tokens"),  # DeepSeek
-        _count(usage, "cached_tokens"),  # Moonshot
+        count_of(given, "cached_tokens"),
+        count_of(usage, "prompt_cache_hit_tokens"),  # DeepSeek
+        count_of(usage, "cached_tokens"),  # Moonshot
     )
     cached = min(cached, prompt)
     return Usage(
@@ -327,9 +327,9 @@ def decode_usage(usage: object) -> Usage | None:
         output_tokens=completion,
         cached_input_tokens=cached,
         reasoning_tokens=min(reasoning, completion),
-        cache_write_tokens=min(_count(given, "cache_write_tokens") or 0, prompt - cached),  # OpenRouter
-        audio_input_tokens=min(_count(given, "audio_tokens") or 0, prompt),
-        audio_output_tokens=min(_count(written, "audio_tokens") or 0, completion),
+        cache_write_tokens=min(count_of(given, "cache_write_tokens") or 0, prompt - cached),  # OpenRouter
+        audio_input_tokens=min(count_of(given, "audio_tokens") or 0, prompt),
+        audio_output_tokens=min(count_of(written, "audio_tokens") or 0, completion),
     )
 
 
@@ -339,12 +339,6 @@ def _first(*counts: int | None) -> int:
 
 def _or(count: int | None, otherwise: int) -> int:
     return otherwise if count is None else count
-
-
-def _count(details: object, name: str) -> int | None:
-    """A count of tokens; None when absent, or when it cannot be one: below zero it would pay money back."""
-    value = details.get(name) if isinstance(details, dict) else None
-    return believable_count(value)
 
 
 def decode_embeddings(body: bytes) -> tuple[Sequence[object], Mapping[str, Any]]:
@@ -360,5 +354,5 @@ def decode_embeddings(body: bytes) -> tuple[Sequence[object], Mapping[str, Any]]
     items = answer.get("data")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise MalformedEvent(f"data is no list of objects: {body[:80]!r}")
-    ordered = sorted(enumerate(items), key=lambda pair: _or(_count(pair[1], "index"), pair[0]))
+    ordered = sorted(enumerate(items), key=lambda pair: _or(count_of(pair[1], "index"), pair[0]))
     return [item.get("embedding") for _, item in ordered], answer
