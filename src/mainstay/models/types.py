@@ -434,6 +434,12 @@ class Route:
     first_token_timeout_s: float | None = None
     cache_ttl_s: float | None = None
     context_fallback: str | None = None
+    target_names: str = field(init=False, repr=False, compare=False, default="")
+    """Who may answer, in one text of one order: part of the cache's key."""
+
+    def __post_init__(self) -> None:
+        names = ",".join(sorted({routed.target.public_name for routed in self.targets}))
+        object.__setattr__(self, "target_names", names)
 
 
 class SentenceSelector(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -81,7 +81,9 @@ class Need:
     def tokens(self) -> int:
         """What is taken of a limit of tokens until the true number is known. Likely, not the most: a limit per
         minute would else refuse what it allows, and what was used beyond it is taken afterwards."""
-        likely = self.output_tokens if self.asked else min(self.output_tokens, LIKELY_TOKENS)
+        likely = self.output_tokens
+        if not self.asked and likely > LIKELY_TOKENS:
+            likely = LIKELY_TOKENS
         return -(-self.input_tokens // BYTES_PER_TOKEN) + likely * self.choices
 
     def _worst(self, output_tokens: int) -> int | None:
@@ -112,25 +114,33 @@ class Need:
 
 def need_of(call: ChatCall, target: Target) -> Need:
     """By length alone, as an engine's own tokenizer is too slow for the event loop."""
+    return needs_of(call, (target,))[0]
+
+
+def needs_of(call: ChatCall, targets: Iterable[Target]) -> list[Need]:
+    """What the call needs of each: what is the same for all is counted once."""
     thinking = (call.reasoning.budget_tokens if call.reasoning is not None else None) or 0
-    output = asked_tokens(call, target) or target.max_output_tokens or DEFAULT_OUTPUT_TOKENS + thinking
     tokens = call_token_ceiling(call)
     if call.extra:  # passed through as it is, whatever it makes the provider read
         tokens += len(orjson.dumps(dict(call.extra)))
-    return Need(
-        tokens,
-        output,
-        call.n,
-        price_for(call, target),
-        cache_writes=asks_for_cache(call),
-        thinking_tokens=thinking,
-        asked=call.max_tokens is not None,
-    )
+    cache_writes, asked = asks_for_cache(call), call.max_tokens is not None
+    return [
+        Need(
+            tokens,
+            asked_tokens(call, target) or target.max_output_tokens or DEFAULT_OUTPUT_TOKENS + thinking,
+            call.n,
+            price_for(call, target),
+            cache_writes,
+            thinking,
+            asked,
+        )
+        for target in targets
+    ]
 
 
 def price_for(call: ChatCall, target: Target) -> Price | None:
     """The target's price; None, unknown, when the call asks its provider for service at another rate."""
-    if call.source_format == target.provider.wire_format and call.extra:
+    if call.extra and call.source_format == target.provider.wire_format:
         for name, at_list_price in _RATES.items():
             if call.extra.get(name, at_list_price[0]) not in at_list_price:
                 return None
@@ -142,9 +152,18 @@ def asks_for_cache(call: ChatCall) -> bool:
 
     Readers of every format find all places where a mark may stand, also in a body that is passed on as it is.
     """
-    if "cache_control" in call.extra or any(tool.cache is not None for tool in call.tools):
+    if "cache_control" in call.extra:
         return True
-    return any(m.cache is not None or any(p.cache is not None for p in m.parts) for m in call.messages)
+    for tool in call.tools:
+        if tool.cache is not None:
+            return True
+    for message in call.messages:
+        if message.cache is not None:
+            return True
+        for part in message.parts:
+            if part.cache is not None:
+                return True
+    return False
 
 
 def asked_tokens(call: ChatCall, target: Target) -> int | None:
@@ -154,28 +173,30 @@ def asked_tokens(call: ChatCall, target: Target) -> int | None:
     return min(call.max_tokens, target.max_output_tokens)
 
 
-def ask_for(needs: Iterable[Need], spent_nusd: int = 0) -> Ask:
+def ask_for(needs: Sequence[Need], spent_nusd: int = 0) -> Ask:
     """One ask for any of `needs`, on top of what failed attempts have cost already: as much as the dearest wants,
     and no less than the cheapest can do with. Whoever is chosen has its own need held before it is asked."""
-    found = list(needs)
-    if len(found) == 1:
-        return _ask_for_one(found[0], spent_nusd)
-    worst = [n.worst_nusd for n in found]
-    least = [n.least_nusd for n in found]
+    if len(needs) == 1:
+        return _ask_for_one(needs[0], spent_nusd)
+    worst = [n.worst_nusd for n in needs]
+    least = [n.least_nusd for n in needs]
     return Ask(
-        tokens=max(n.tokens for n in found),
+        tokens=max(n.tokens for n in needs),
         wanted_nusd=_of_all(max, worst, spent_nusd),
         least_nusd=_of_all(min, least, spent_nusd),
     )
 
 
 def _ask_for_one(need: Need, spent_nusd: int) -> Ask:
-    if need.worst_nusd is None or need.least_nusd is None:
+    worst, least = need.worst_nusd, need.least_nusd
+    if worst is None or least is None:
         return Ask(need.tokens, None, None)
+    if not spent_nusd:
+        return Ask(need.tokens, worst, least, need.fitting)
     return Ask(
         need.tokens,
-        need.worst_nusd + spent_nusd,
-        need.least_nusd + spent_nusd,
+        worst + spent_nusd,
+        least + spent_nusd,
         lambda granted_nusd: need.fitting(granted_nusd - spent_nusd),
     )
 

@@ -12,12 +12,12 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from mainstay.core.clock import US_PER_S, Clock, now_us
+from mainstay.core.values import value
 from mainstay.govern.types import Identity
 from mainstay.models.types import ChatCall
 from mainstay.serving.types import Final, SurfaceName
@@ -44,7 +44,7 @@ def _shaping(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: body[name] for name in sorted(body) if name not in _NOT_SHAPING}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cached:
     """An answer and when it was given."""
 
@@ -108,10 +108,15 @@ class ExactCache:
 def _size_bytes(final: Final) -> int:
     """The texts it holds and a fixed part for the objects around each."""
     texts = [*final.grounding.removed, *final.grounding.flagged]
+    held = 1024 + len(final.raw or b"")
     for choice in final.choices:
-        texts += [choice.text, choice.reasoning, *(call.arguments for call in choice.tool_calls)]
-        texts += [t.text + (t.signature or "") + (t.encrypted or "") for t in choice.thinking]
-    texts += [c.quote for c in final.citations] + [p.text for p in final.passages]
-    logprobs = sum(len(orjson.dumps(choice.logprobs)) for choice in final.choices if choice.logprobs)
-    held = logprobs * _OBJECTS_TO_JSON + len(final.raw or b"")
-    return 1024 + held + sum(sys.getsizeof(text) + 512 for text in texts)
+        texts += (choice.text, choice.reasoning)
+        if choice.tool_calls:
+            texts += [call.arguments for call in choice.tool_calls]
+        if choice.thinking:
+            texts += [t.text + (t.signature or "") + (t.encrypted or "") for t in choice.thinking]
+        if choice.logprobs:
+            held += len(orjson.dumps(choice.logprobs)) * _OBJECTS_TO_JSON
+    if final.passages or final.citations:
+        texts += [c.quote for c in final.citations] + [p.text for p in final.passages]
+    return held + 512 * len(texts) + sum(map(sys.getsizeof, texts))

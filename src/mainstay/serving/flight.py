@@ -9,13 +9,16 @@ class Flights:
     """Answers under way, by cache key. For one event loop."""
 
     def __init__(self) -> None:
-        self._flying: dict[str, asyncio.Event] = {}
+        self._flying: dict[str, asyncio.Event | None] = {}
+        """None: nobody has joined yet, and most are never joined."""
 
     async def join(self, key: str) -> bool:
         """Wait for the request that leads with this key; False at once when none does."""
-        flying = self._flying.get(key)
-        if flying is None:
+        if key not in self._flying:
             return False
+        flying = self._flying[key]
+        if flying is None:
+            flying = self._flying[key] = asyncio.Event()
         await flying.wait()
         return True
 
@@ -26,9 +29,11 @@ class Flights:
         """From now on others may join, until `land`. False when another leads already."""
         if key in self._flying:
             return False
-        self._flying[key] = asyncio.Event()
+        self._flying[key] = None
         return True
 
     def land(self, key: str) -> None:
         """The answer is in the cache, or came to nothing: who waited looks, or asks for itself."""
-        self._flying.pop(key).set()
+        flying = self._flying.pop(key)
+        if flying is not None:
+            flying.set()

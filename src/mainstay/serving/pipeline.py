@@ -18,14 +18,14 @@ from mainstay.models import UnknownModel
 from mainstay.models.capabilities import needs
 from mainstay.models.types import Delta
 from mainstay.observe.types import Attr
-from mainstay.serving.admission import UNTRACKED, ask_for, need_of
+from mainstay.serving.admission import UNTRACKED, ask_for, needs_of
 from mainstay.serving.apps import app_answer, app_limits, refuse_for_app
 from mainstay.serving.cache import TTL_S, Cached, cache_key
 from mainstay.serving.deps import Deps
 from mainstay.serving.errors import ModelNotAllowed, ModelNotFound
 from mainstay.serving.from_cache import choice_deltas, replayed
 from mainstay.serving.input_rail import guard_input
-from mainstay.serving.plain import plain_answer
+from mainstay.serving.plain import streamed_answer, whole_answer
 from mainstay.serving.routing.errors import deadline_exceeded
 from mainstay.serving.routing.sticky import sticky_key
 from mainstay.serving.routing.types import Plan
@@ -48,12 +48,16 @@ async def answer(call: Call, deps: Deps) -> AsyncGenerator[Event, None]:
         await admit(run)  # 3
         await _guard(run)  # 4
         cached = await look_up(run)  # 5
-        pieces = _again(run, cached) if cached is not None else _anew(run)
-        async with aclosing(pieces):
-            async for delta in pieces:
-                if not run.has_shown:
-                    yield run.started()
-                yield run.show(delta)
+        pieces = _again(run, cached) if cached is not None else await _anew(run)
+        if pieces is not None:
+            async with aclosing(pieces):
+                take = run.shown.take
+                async for delta in pieces:
+                    if not run.has_shown:
+                        yield run.started()
+                        run.begin_showing()
+                    take(delta)
+                    yield delta
         if not run.has_shown:
             yield run.started()
         final = replayed(run, cached) if cached is not None else run.final()
@@ -97,8 +101,10 @@ async def admit(run: Run) -> None:
     app = None if run.runnable is None else run.runnable.release.app
     run.scopes = run.snapshot.scopes_of(run.call.key, app)
     if run.scopes:
-        run.needs = {id(rt.target): need_of(run.asked, rt.target) for rt in run.route.targets}
-        run.hold = await run.deps.limiter.reserve(run.scopes, ask_for(run.needs.values()))
+        targets = [routed.target for routed in run.route.targets]
+        needed = needs_of(run.asked, targets)
+        run.needs = dict(zip(map(id, targets), needed, strict=True))
+        run.hold = await run.deps.limiter.reserve(run.scopes, ask_for(needed))
         fault("serving.after_reserve")
 
 
@@ -132,19 +138,21 @@ async def look_up(run: Run) -> Cached | None:
     """
     if not _caches(run):
         return None
-    with run.trace.step("cache.lookup") as step:
-        run.cache_key = key = cache_key(
-            run.request.surface, run.asked, run.call.identity, _tenant(run.call), _served_by(run)
-        )
-        found = run.deps.cache.get(key, run.call.cache_max_age_s)
-        if found is None and key in run.deps.flights:
-            found = await _of_twin(run, key)
-        if found is None and run.deps.flights.lead(key):
-            run.leads = key
-        run.cache = "miss" if found is None else "hit"
-        step.set(Attr.CACHE, run.cache)
-        if found is None and run.runnable is None:
-            step.leave_out()  # the trace itself says that it was a miss
+    call, cache, flights = run.call, run.deps.cache, run.deps.flights
+    run.cache_key = key = cache_key(
+        run.request.surface, run.asked, call.identity, _tenant(call), _served_by(run)
+    )
+    found = cache.get(key, call.cache_max_age_s)
+    if found is not None or run.runnable is not None or key in flights:  # else the trace says: a miss
+        with run.trace.step("cache.lookup") as step:
+            if found is None and key in flights:
+                found = await _of_twin(run, key)
+            run.cache = "miss" if found is None else "hit"
+            step.set(Attr.CACHE, run.cache)
+    else:
+        run.cache = "miss"
+    if found is None and flights.lead(key):
+        run.leads = key
     return found
 
 
@@ -181,20 +189,22 @@ def _tenant(call: Call) -> str:
 
 
 def _served_by(run: Run) -> str:
-    targets = ",".join(sorted({routed.target.public_name for routed in run.route.targets}))
+    route = run.route
     if run.runnable is not None:
-        return f"{run.runnable.release.digest};{run.route.name}={targets}"
-    policy = run.snapshot.policy_digest
-    return f"{run.route.name}={targets};{policy}"
+        return f"{run.runnable.release.digest};{route.name}={route.target_names}"
+    return f"{route.name}={route.target_names};{run.snapshot.policy_digest}"
 
 
 def _keep(run: Run, final: Final) -> None:
     """Only complete answers are kept; a blocked or cut one, or one that calls tools, is not."""
-    complete = all(c.finish_reason == "stop" and not c.tool_calls for c in final.choices)
-    if run.cache != "miss" or run.cache_key is None or not complete or final.refused:
+    if run.cache != "miss" or run.cache_key is None or final.refused:
         return
+    for choice in final.choices:
+        if choice.finish_reason != "stop" or choice.tool_calls:
+            return
     ttl_s = run.route.cache_ttl_s if run.runnable is None else None
-    run.deps.cache.put(run.cache_key, replace(final, masked={}), TTL_S if ttl_s is None else ttl_s)
+    kept = replace(final, masked={}) if final.masked else final
+    run.deps.cache.put(run.cache_key, kept, TTL_S if ttl_s is None else ttl_s)
 
 
 async def _again(run: Run, cached: Cached) -> AsyncGenerator[Delta, None]:
@@ -207,12 +217,18 @@ async def _again(run: Run, cached: Cached) -> AsyncGenerator[Delta, None]:
         yield delta
 
 
-def _anew(run: Run) -> AsyncGenerator[Delta, None]:
-    """Steps 6 to 9. An app retrieves, renders, calls and checks; for a plain model only the call is made."""
-    run.plan = plan_for(run)
+async def _anew(run: Run) -> AsyncGenerator[Delta, None] | None:
+    """Steps 6 to 9; None when the answer is there as a whole.
+
+    An app retrieves, renders, calls and checks; for a plain model only the call is made.
+    """
+    run.plan = plan = plan_for(run)
     if run.runnable is not None:
         return app_answer(run, run.runnable)
-    return plain_answer(run)
+    if run.request.stream:
+        return streamed_answer(run, plan)
+    await whole_answer(run, plan)
+    return None
 
 
 def plan_for(run: Run) -> Plan:
@@ -222,7 +238,7 @@ def plan_for(run: Run) -> Plan:
         route=route,
         ends_at_s=asyncio.get_running_loop().time() + _left_s(run),
         needs=needs(call),
-        input_tokens=sum(len(m.content) for m in call.messages) // 4,
+        input_tokens=sum([len(m.content) for m in call.messages]) // 4,
         max_tokens=call.max_tokens,
         sticky_key=sticky_key(run.request) if route.sticky else None,
         client_retry=run.call.client_retry,

@@ -15,37 +15,37 @@ from mainstay.serving.run import Run
 from mainstay.serving.structured import emulated
 
 
-async def plain_answer(run: Run) -> AsyncGenerator[Delta, None]:
-    """Deltas as they come; nothing when the answer is whole (`run.whole`)."""
-    plan = run.plan
-    assert plan is not None
+async def whole_answer(run: Run, plan: Plan) -> None:
+    """The answer in one piece, in `run.whole`."""
     run.dropped = dropped_fields(run.asked, run.route.targets[0].target)
-    guarded = run.policy is not None and bool(run.policy.rails.get("output"))
     if emulation := emulated(run.asked, run.route):
         plan.needs -= {"json_schema"}
         await emulation.answer(run, plan)
-        if run.policy is not None and guarded:
-            await guard_whole(run, run.policy)
-        if run.request.stream:
-            for delta in choice_deltas(run.choices(), run.meter.model):
-                yield delta
-    elif not run.request.stream:
-        await _whole(run, plan)
-        if run.policy is not None and guarded:
-            await guard_whole(run, run.policy)
     else:
-        run.asked = replace(run.asked, relay=not guarded)
-        async with aclosing(_streamed(run, plan)) as deltas:
-            relayed = guard_stream(run, run.policy, deltas) if run.policy is not None and guarded else deltas
-            async with aclosing(relayed):
-                async for delta in relayed:
-                    yield delta
+        completion = await run.deps.dispatcher.complete(plan, preparer(run, run.asked), run.meter)
+        run.whole = completion.choices
+        run.raw = completion.raw if run.asked.source_format == run.target.provider.wire_format else None
+    policy = run.policy
+    if policy is not None and policy.rails.get("output"):
+        await guard_whole(run, policy)
 
 
-async def _whole(run: Run, plan: Plan) -> None:
-    completion = await run.deps.dispatcher.complete(plan, preparer(run, run.asked), run.meter)
-    run.whole = completion.choices
-    run.raw = completion.raw if run.asked.source_format == run.target.provider.wire_format else None
+async def streamed_answer(run: Run, plan: Plan) -> AsyncGenerator[Delta, None]:
+    """Deltas as they come. One that follows an emulated schema was checked as a whole."""
+    if emulated(run.asked, run.route):
+        await whole_answer(run, plan)
+        for delta in choice_deltas(run.choices(), run.meter.model):
+            yield delta
+        return
+    run.dropped = dropped_fields(run.asked, run.route.targets[0].target)
+    policy = run.policy
+    guarded = policy is not None and bool(policy.rails.get("output"))
+    run.asked = replace(run.asked, relay=not guarded)
+    async with aclosing(_streamed(run, plan)) as deltas:
+        relayed = guard_stream(run, policy, deltas) if policy is not None and guarded else deltas
+        async with aclosing(relayed):
+            async for delta in relayed:
+                yield delta
 
 
 async def _streamed(run: Run, plan: Plan) -> AsyncGenerator[Delta, None]:

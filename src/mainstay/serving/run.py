@@ -13,7 +13,7 @@ from mainstay.delivery.types import RunnableRelease
 from mainstay.govern.types import LimitScope
 from mainstay.guard.types import Finding, Policy, Verdict
 from mainstay.models.collect import Collector
-from mainstay.models.types import ChatCall, ChatMessage, Choice, Delta, FinishReason, Route, Target, Usage
+from mainstay.models.types import ChatCall, ChatMessage, Choice, FinishReason, Route, Target, Usage
 from mainstay.observe import Metrics, TraceBuilder
 from mainstay.observe.types import Attr
 from mainstay.retrieval.types import Citation, Passage
@@ -41,6 +41,9 @@ _OPERATIONS = {
 }
 
 
+_UNGROUNDED = Grounding()
+
+
 class Run:
     """One request. Steps write their results here; nothing else is shared between them."""
 
@@ -62,6 +65,7 @@ class Run:
         "findings",
         "finish_reason",
         "grounding",
+        "has_shown",
         "hold",
         "leads",
         "masked",
@@ -116,7 +120,7 @@ class Run:
         self.context: dict[int, str] = {}  # passage number → its text as the guard lets it go on
         self.citable: dict[int, Passage] = {}  # passage number → it without what must support nothing
         self.citations: tuple[Citation, ...] = ()
-        self.grounding = Grounding()
+        self.grounding = _UNGROUNDED
         self.shown = Collector()
         self.whole: tuple[Choice, ...] | None = None
         """The answer, when it did not come as deltas."""
@@ -130,6 +134,8 @@ class Run:
         self.dropped: tuple[str, ...] = ()
         self.supported_sentences = 0
         self.scored_sentences = 0
+        self.has_shown = False
+        """Whether the caller reads the answer already."""
         self._ttft_s: float | None = None
         self._describe_caller()
 
@@ -173,34 +179,27 @@ class Run:
         """Of all calls together; None when the price of any is unknown."""
         return self.meter.cost_nusd
 
-    def show(self, delta: Delta) -> Delta:
-        """Note that the caller reads `delta` now."""
-        if self._ttft_s is None:
-            self._ttft_s = self.elapsed_ms / 1000
-            self.trace.set(Attr.TTFT_MS, round(self._ttft_s * 1000, 3))
-        self.shown.take(delta)
-        return delta
-
-    @property
-    def has_shown(self) -> bool:
-        return self._ttft_s is not None
+    def begin_showing(self) -> None:
+        """The caller reads the first of the answer now; `shown` takes all that is shown."""
+        self.has_shown = True
+        self._ttft_s = self.elapsed_ms / 1000
+        self.trace.set(Attr.TTFT_MS, round(self._ttft_s * 1000, 3))
 
     def started(self) -> Started:
-        attempts = () if self.plan is None else self.plan.attempts
-        failed = [a for a in attempts if a.error is not None]
+        attempts = [] if self.plan is None else self.plan.attempts
+        failed = [a.error for a in attempts if a.error is not None]
         target = self.target
+        name = target.public_name
         return Started(
             trace_id=self.trace.trace_id,
             snapshot_id=self.snapshot.id,
-            model=target.public_name,
+            model=name,
             provider=target.provider.name,
             release=None if self.runnable is None else _release_label(self.runnable),
             cache=self.cache,
-            target=target.public_name
-            if target.credential is None
-            else f"{target.public_name} ({target.credential})",
-            attempts=max(1, len(attempts)),
-            fallback_reason=_code(failed[-1].error) if failed else None,
+            target=name if target.credential is None else f"{name} ({target.credential})",
+            attempts=len(attempts) or 1,
+            fallback_reason=_code(failed[-1]) if failed else None,
             rate=self.hold.rate,
             token_rate=self.hold.token_rate,
             budget_remaining_nusd=self.hold.remaining_nusd,
