@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from mainstay.core.content import digest_bytes, digest_json, write_atomically
 from mainstay.core.errors import Unavailable
 from mainstay.retrieval.bert_graph import BertShape, read_safetensors, sentence_encoder
+
+if TYPE_CHECKING:  # it takes 24 MB, which a process without a model need not have
+    import onnxruntime
 
 FOLDER = "minilm"
 ONNX_NAME = "minilm-row8.onnx"
@@ -74,9 +77,7 @@ class MiniLmEmbedder:
         self._counter = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
         self._counter.no_padding()
         self._counter.no_truncation()
-        self._session = onnxruntime.InferenceSession(
-            onnx_bytes, _session_options(threads), providers=["CPUExecutionProvider"]
-        )
+        self._session = _session(onnx_bytes, threads)
 
     @classmethod
     def load(cls, models_dir: Path, *, threads: int = 1) -> MiniLmEmbedder:
@@ -109,12 +110,14 @@ class MiniLmEmbedder:
         return sum(len(encoding.ids) for encoding in self._counter.encode_batch(list(texts)))
 
 
-def _session_options(threads: int) -> onnxruntime.SessionOptions:
+def _session(onnx_bytes: bytes, threads: int) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores are shared
-    return options
+    return onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
