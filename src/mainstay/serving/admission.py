@@ -124,18 +124,15 @@ def needs_of(call: ChatCall, targets: Iterable[Target]) -> list[Need]:
     if call.extra:  # passed through as it is, whatever it makes the provider read
         tokens += len(orjson.dumps(dict(call.extra)))
     cache_writes, asked = asks_for_cache(call), call.max_tokens is not None
-    return [
-        Need(
-            tokens,
-            asked_tokens(call, target) or target.max_output_tokens or DEFAULT_OUTPUT_TOKENS + thinking,
-            call.n,
-            price_for(call, target),
-            cache_writes,
-            thinking,
-            asked,
-        )
-        for target in targets
-    ]
+    needs: list[Need] = []
+    for target in targets:
+        output = asked_tokens(call, target) or target.max_output_tokens or DEFAULT_OUTPUT_TOKENS + thinking
+        price, last = price_for(call, target), needs[-1] if needs else None
+        if last is not None and last.price is price and last.output_tokens == output:
+            needs.append(last)  # the same model behind another key
+        else:
+            needs.append(Need(tokens, output, call.n, price, cache_writes, thinking, asked))
+    return needs
 
 
 def price_for(call: ChatCall, target: Target) -> Price | None:
@@ -176,7 +173,7 @@ def asked_tokens(call: ChatCall, target: Target) -> int | None:
 def ask_for(needs: Sequence[Need], spent_nusd: int = 0) -> Ask:
     """One ask for any of `needs`, on top of what failed attempts have cost already: as much as the dearest wants,
     and no less than the cheapest can do with. Whoever is chosen has its own need held before it is asked."""
-    if len(needs) == 1:
+    if len(needs) == 1 or all([need is needs[0] for need in needs]):
         return _ask_for_one(needs[0], spent_nusd)
     worst = [n.worst_nusd for n in needs]
     least = [n.least_nusd for n in needs]
