@@ -1,27 +1,27 @@
-"""Fixtures of the models tests: a scripted upstream, and a provider pointed at it."""
+"""Fixtures of the models tests: the server of a vendor, and the provider that speaks to it.
+
+A module says which by its fixture `adapter`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest_asyncio
-
-from mainstay.core.secret import Secret
-from mainstay.models.providers import HttpProviderSettings, OpenAiCompatible
-from support.openai_server import OpenAiServer
+from models_adapters import Adapter
 
 
 @pytest_asyncio.fixture
-async def upstream() -> AsyncIterator[OpenAiServer]:
-    async with OpenAiServer() as server:
+async def upstream(adapter: Adapter) -> AsyncIterator[Any]:
+    """Greets, until it is told what to play."""
+    async with adapter.server() as server:
+        server.plays(adapter.greets())
         yield server
 
 
 @pytest_asyncio.fixture
-async def provider(upstream: OpenAiServer) -> AsyncIterator[OpenAiCompatible]:
-    settings = HttpProviderSettings(
-        "vendor", upstream.base_url, Secret("sk-test-key"), connect_timeout_s=2.0, idle_timeout_s=0.3
-    )
-    provider = OpenAiCompatible(settings)
+async def provider(adapter: Adapter, upstream: Any) -> AsyncIterator[Any]:
+    provider = adapter.make(upstream.base_url)
     yield provider
     await provider.close()

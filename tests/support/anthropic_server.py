@@ -20,6 +20,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from support.openai_server import client_port
+
 USAGE = {
     "input_tokens": 10,
     "cache_creation_input_tokens": 7,
@@ -115,7 +117,7 @@ class ScriptedServer:
         data = await request.read()
         seen = SeenRequest(request.raw_path, json.loads(data), dict(request.headers), data)
         self.requests.append(seen)
-        self.sockets.add(id(request.transport))
+        self.sockets.add(client_port(request))
         reply = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
         try:
             if reply.silent_before:

@@ -26,8 +26,8 @@ class Reply:
     """One scripted answer. `raw` replaces the stream's bytes, `whole` the body of an answer that is not streamed
     (or of embeddings); `error` is the body's `error` object.
 
-    `silent_before`: no byte is sent; `silent_after`/`cut_after`: after that many pieces the stream stays
-    open and silent, or the socket is closed without an end.
+    `silent_before`: no byte is sent; `silent_after`/`cut_after`: after that many events (the pieces, the finish, the
+    usage, `[DONE]`) the stream stays open and silent, or the socket is closed without an end.
     """
 
     pieces: Sequence[str] = ("Hello", " world")
@@ -49,6 +49,13 @@ class SeenRequest:
     body: Mapping[str, Any]
     headers: Mapping[str, str]
     path: str = ""
+
+
+def client_port(request: web.Request) -> int:
+    """Tells connections apart, closed ones too."""
+    assert request.transport is not None
+    port: int = request.transport.get_extra_info("peername")[1]
+    return port
 
 
 class OpenAiServer:
@@ -93,7 +100,7 @@ class OpenAiServer:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
         self.requests.append(SeenRequest(body, dict(request.headers), request.path_qs))
-        self.sockets.add(id(request.transport))
+        self.sockets.add(client_port(request))
         reply = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
         try:
             return await self._answer(request, body, reply)
@@ -122,21 +129,9 @@ class OpenAiServer:
         if reply.raw is not None:
             await response.write(reply.raw)
             return response
-        for index, piece in enumerate(reply.pieces):
+        for index, event in enumerate([*_events(body, reply), b""]):
             await self._maybe_stop(request, reply, index)
-            await response.write(
-                _event(body, [{"index": 0, "delta": {"content": piece}, "finish_reason": None}])
-            )
-        await self._maybe_stop(request, reply, len(reply.pieces))
-        if reply.finish_reason is not None:
-            await response.write(
-                _event(body, [{"index": 0, "delta": {}, "finish_reason": reply.finish_reason}])
-            )
-        wants_usage = (body.get("stream_options") or {}).get("include_usage")
-        if reply.usage is not None and wants_usage:
-            await response.write(_event(body, [], usage=dict(reply.usage)))
-        if reply.done:
-            await response.write(b"data: [DONE]\n\n")
+            await response.write(event)
         return response
 
     async def _maybe_stop(self, request: web.Request, reply: Reply, index: int) -> None:
@@ -144,6 +139,19 @@ class OpenAiServer:
             await self._ending.wait()
         if reply.cut_after == index and request.transport is not None:
             request.transport.abort()
+
+
+def _events(body: Mapping[str, Any], reply: Reply) -> list[bytes]:
+    choices: list[dict[str, Any]] = [
+        {"delta": {"content": piece}, "finish_reason": None} for piece in reply.pieces
+    ]
+    if reply.finish_reason is not None:
+        choices.append({"delta": {}, "finish_reason": reply.finish_reason})
+    events = [_event(body, [{"index": 0, **choice}]) for choice in choices]
+    wants_usage = (body.get("stream_options") or {}).get("include_usage")
+    if reply.usage is not None and wants_usage:
+        events.append(_event(body, [], usage=dict(reply.usage)))
+    return [*events, b"data: [DONE]\n\n"] if reply.done else events
 
 
 def _event(body: Mapping[str, Any], choices: list[Any], **more: Any) -> bytes:
