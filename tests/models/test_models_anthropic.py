@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from dataclasses import replace
 
 import anthropic
 import pytest
-import pytest_asyncio
+from models_adapters import ANTHROPIC, Adapter, broken_off, deltas, failures
 
-from mainstay.core.errors import ConfigError
-from mainstay.core.secret import Secret
 from mainstay.models import (
     ChatCall,
-    ChatMessage,
     ContextTooLong,
-    Delta,
     ProviderAuthFailed,
     ProviderBadRequest,
     ProviderError,
@@ -26,53 +20,29 @@ from mainstay.models import (
     ProviderRateLimited,
     ProviderStreamBroken,
     ProviderTimeout,
-    ProviderUnreachable,
-    Usage,
 )
 from mainstay.models.collect import collect
 from mainstay.models.http.pooled import PooledHttpClient
 from mainstay.models.providers.anthropic import Anthropic
-from mainstay.models.providers.registry import PROVIDER_KINDS, HttpProviderSettings
 from mainstay.models.types import Choice, Completion, Thinking, Tool, ToolCall, ToolCallDelta
-from support.anthropic_server import AnthropicServer, Reply, error_frame, frame, message, stream, text
+from support.anthropic_server import Reply, error_frame, frame, message, stream, text
 
 THINKING = {"type": "thinking", "thinking": "Let me see, yes.", "signature": "sig=="}
 REDACTED = {"type": "redacted_thinking", "data": "ZW5jcnlwdGVk"}
 WEATHER = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Ghent", "days": [1, 2]}}
 CLOCK = {"type": "tool_use", "id": "toolu_2", "name": "clock", "input": {}}
 RICH = message(THINKING, REDACTED, text("I ask."), WEATHER, CLOCK, stop_reason="tool_use")
+call = ANTHROPIC.call
 
 
-@pytest_asyncio.fixture
-async def upstream() -> AsyncIterator[AnthropicServer]:
-    async with AnthropicServer() as server:
-        yield server
-
-
-@pytest_asyncio.fixture
-async def provider(upstream: AnthropicServer) -> AsyncIterator[Anthropic]:
-    provider = Anthropic(settings(upstream.base_url))
-    yield provider
-    await provider.close()
-
-
-def settings(base_url: str, **more: object) -> HttpProviderSettings:
-    return HttpProviderSettings(
-        "claude", base_url, Secret("sk-ant-secret"), connect_timeout_s=2.0, idle_timeout_s=0.3, **more
-    )  # type: ignore[arg-type]
-
-
-def call(**more: object) -> ChatCall:
-    return ChatCall(**{"model": "claude-test-1", "messages": (ChatMessage("user", "Hi"),), **more})  # type: ignore[arg-type]
+@pytest.fixture
+def adapter() -> Adapter:
+    return ANTHROPIC
 
 
 def relayed(**more: object) -> ChatCall:
     source = {"model": "app", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], **more}
     return call(source=source, source_format="anthropic.messages", max_tokens=7)
-
-
-async def deltas(provider: Anthropic, chat: ChatCall | None = None, deadline_s: float = 5.0) -> list[Delta]:
-    return [delta async for delta in provider.stream(chat or call(), deadline_s)]
 
 
 # --- the server is true: the official SDK reads what it sends ---------------------------------------------------
@@ -103,28 +73,6 @@ async def test_the_official_sdk_knows_the_servers_errors(upstream):
 
 
 # --- answers ----------------------------------------------------------------------------------------------------
-
-
-async def test_an_answer_streams_with_its_finish_and_usage(provider, upstream):
-    seen = await deltas(provider)
-
-    assert [delta.text for delta in seen if delta.text] == ["Hell", "o wo", "rld"]
-    assert [delta.finish_reason for delta in seen if delta.finish_reason] == ["stop"]
-    assert seen[0].model == "claude-test-1"
-    assert all(delta.raw is None for delta in seen)
-
-
-async def test_usage_has_disjoint_classes_that_sum(provider, upstream):
-    seen = await deltas(provider)
-
-    assert seen[-1].usage == Usage(
-        input_tokens=37,
-        output_tokens=9,
-        cached_input_tokens=20,
-        reasoning_tokens=5,
-        cache_write_tokens=7,
-        cache_write_1h_tokens=3,
-    )
 
 
 async def test_a_streamed_and_a_whole_answer_are_the_same(provider, upstream):
@@ -162,7 +110,7 @@ def without_arguments(completion: Completion) -> tuple[object, ...]:
 async def test_pieces_of_arguments_are_passed_on_one_by_one(provider, upstream):
     upstream.plays(Reply(message(WEATHER, stop_reason="tool_use")))
 
-    pieces = [piece for delta in await deltas(provider) for piece in delta.tool_calls]
+    pieces = [piece for delta in await deltas(provider, call()) for piece in delta.tool_calls]
 
     arguments = json.dumps(WEATHER["input"])
     assert pieces[0] == ToolCallDelta(0, "toolu_1", "weather")
@@ -195,16 +143,6 @@ async def test_the_stop_sequence_that_ended_an_answer_is_told(provider, upstream
 
     assert (await collect(provider.stream(call(), 5.0))).choices[0].stop_sequence == "END"
     assert (await provider.complete(call(), 5.0)).choices[0].stop_sequence == "END"
-
-
-async def test_usage_is_estimated_when_a_stream_tells_none(provider, upstream):
-    bare = message(text("Hello world"), usage={})
-    upstream.plays(Reply(bare))
-
-    usage = (await deltas(provider))[-1].usage
-
-    assert usage is not None
-    assert usage.estimated
 
 
 async def test_events_of_kinds_unknown_today_are_no_error(provider, upstream):
@@ -252,9 +190,10 @@ async def test_an_unchanged_request_is_sent_with_our_model_limit_and_stream(prov
 
 
 async def test_requests_carry_key_version_and_beta_features(upstream):
-    provider = Anthropic(settings(f"{upstream.base_url}/v1/", options={"beta": "files-api-2025-04-14,more"}))
+    options = {"beta": "files-api-2025-04-14,more"}
+    provider = ANTHROPIC.make(f"{upstream.base_url}/v1/", options=options)
 
-    await deltas(provider)
+    await deltas(provider, call())
     await provider.close()
 
     seen = upstream.requests[0]
@@ -273,23 +212,6 @@ async def test_tokens_of_a_call_are_counted_by_the_vendor(provider, upstream):
     assert count == 42
     assert upstream.requests[0].path == "/v1/messages/count_tokens"
     assert set(upstream.requests[0].body) == {"model", "messages", "tools"}
-
-
-async def test_connections_are_used_again(provider, upstream):
-    for _ in range(3):
-        await deltas(provider)
-        await provider.complete(call(), 5.0)
-
-    assert len(upstream.sockets) == 1
-
-
-async def test_the_kind_is_registered():
-    assert PROVIDER_KINDS.get("anthropic") is Anthropic
-
-
-async def test_a_base_url_without_a_scheme_is_refused():
-    with pytest.raises(ConfigError, match="http"):
-        Anthropic(settings("api.anthropic.com"))
 
 
 # --- failures ---------------------------------------------------------------------------------------------------
@@ -313,34 +235,29 @@ ERRORS = [
 async def test_every_documented_error_has_its_class(provider, upstream, status, kind, error):
     upstream.plays(Reply(status=status, error={"type": kind, "message": "the number 429 sk-ant-secret"}))
 
-    for ask in (lambda: deltas(provider), lambda: provider.complete(call(), 5.0)):
-        with pytest.raises(ProviderError) as caught:
-            await ask()
-        assert type(caught.value) is error
-        assert caught.value.upstream_status == status
-    assert "sk-ant" not in str(caught.value)
+    for failure in await failures(provider, call()):
+        assert type(failure) is error
+        assert failure.upstream_status == status
+        assert "sk-ant" not in str(failure)
 
 
 @pytest.mark.parametrize(("status", "kind", "error"), ERRORS)
 async def test_every_documented_error_inside_a_stream_has_its_class(provider, upstream, status, kind, error):
     upstream.plays(Reply(frames=[*stream(message(text("Hello")))[:4], error_frame(kind)]))
 
-    answer = provider.stream(call(), 5.0)
-    first = await anext(answer)
-    with pytest.raises(ProviderError) as caught:
-        [delta async for delta in answer]
+    said, failure = await broken_off(provider, call())
 
-    assert first.text == "Hell"
-    assert type(caught.value) is error
-    assert caught.value.upstream_status == status
+    assert said == "Hell"
+    assert type(failure) is error
+    assert failure.upstream_status == status
 
 
 @pytest.mark.parametrize("status", [503, 502, 302])
-async def test_an_error_that_is_no_json_is_known_by_its_status(provider, upstream, status):
+async def test_an_error_without_a_type_is_known_by_its_status(provider, upstream, status):
     upstream.plays(Reply(status=status, error=None))
 
     with pytest.raises(ProviderError) as caught:
-        await deltas(provider)
+        await deltas(provider, call())
 
     assert type(caught.value) is ProviderError
     assert caught.value.retryable
@@ -357,7 +274,7 @@ async def test_a_prompt_beyond_the_context_is_known_by_its_documented_message(pr
     upstream.plays(Reply(status=400, error={"type": "invalid_request_error", "message": words}))
 
     with pytest.raises(ContextTooLong):
-        await deltas(provider)
+        await deltas(provider, call())
 
 
 async def test_a_message_that_only_quotes_those_words_is_a_bad_request(provider, upstream):
@@ -365,7 +282,7 @@ async def test_a_message_that_only_quotes_those_words_is_a_bad_request(provider,
     upstream.plays(Reply(status=400, error={"type": "invalid_request_error", "message": words}))
 
     with pytest.raises(ProviderBadRequest):
-        await deltas(provider)
+        await deltas(provider, call())
 
 
 async def test_a_spend_limit_is_known_by_its_code(provider, upstream):
@@ -377,32 +294,7 @@ async def test_a_spend_limit_is_known_by_its_code(provider, upstream):
     upstream.plays(Reply(status=400, error=error))
 
     with pytest.raises(ProviderQuotaExhausted):
-        await deltas(provider)
-
-
-async def test_the_wait_a_rate_limit_asks_for_is_passed_on(provider, upstream):
-    error = {"type": "rate_limit_error", "message": "slow down"}
-    upstream.plays(Reply(status=429, error=error, headers={"Retry-After": "7"}))
-
-    with pytest.raises(ProviderRateLimited) as caught:
-        await deltas(provider)
-
-    assert caught.value.retry_after_s == 7.0
-
-
-async def test_a_stream_cut_within_an_event_is_broken_wherever_it_is_cut(provider, upstream):
-    for cut in range(len(stream(message(text("Hello"))))):
-        upstream.plays(Reply(message(text("Hello")), cut_after=cut))
-        with pytest.raises(ProviderStreamBroken):
-            await deltas(provider)
-
-
-async def test_a_stream_without_its_last_event_is_broken(provider, upstream):
-    frames = stream(message(text("Hello")))
-    upstream.plays(Reply(frames=frames, end_after=len(frames) - 1))
-
-    with pytest.raises(ProviderStreamBroken, match="message_stop"):
-        await deltas(provider)
+        await deltas(provider, call())
 
 
 @pytest.mark.parametrize(
@@ -419,7 +311,7 @@ async def test_an_event_of_another_shape_breaks_the_stream(provider, upstream, b
     upstream.plays(Reply(frames=[bad, bad]))
 
     with pytest.raises(ProviderStreamBroken, match="cannot read"):
-        await deltas(provider)
+        await deltas(provider, call())
 
 
 async def test_a_whole_message_of_another_shape_is_broken(provider, upstream):
@@ -429,81 +321,11 @@ async def test_a_whole_message_of_another_shape_is_broken(provider, upstream):
         await provider.complete(call(), 5.0)
 
 
-async def test_silence_within_an_answer_times_out(provider, upstream):
-    upstream.plays(Reply(silent_after=4))
-
-    with pytest.raises(ProviderTimeout):
-        await deltas(provider, deadline_s=30.0)
-
-
-async def test_silence_after_the_last_event_loses_nothing(provider, upstream):
-    frames = stream(message(text("Hi")))
-    upstream.plays(Reply(frames=frames, silent_after=len(frames)))
-
-    assert (await collect(provider.stream(call(), 5.0))).choices[0].text == "Hi"
-
-
-@pytest.mark.parametrize("whole", [False, True])
-async def test_the_deadline_bounds_the_wait_for_the_first_byte(provider, upstream, whole):
-    upstream.plays(Reply(silent_before=True))
-
-    with pytest.raises(ProviderTimeout):
-        await (provider.complete(call(), 0.2) if whole else deltas(provider, deadline_s=0.2))
-
-
-async def test_a_server_that_is_not_there_is_unreachable(unused_tcp_port):
-    provider = Anthropic(settings(f"http://127.0.0.1:{unused_tcp_port}"))
-
-    with pytest.raises(ProviderUnreachable) as caught:
-        await deltas(provider)
-    await provider.close()
-
-    assert "sk-ant" not in str(caught.value)
-
-
-@pytest.mark.parametrize("key", ["sk-ant-secret\n", "sk-ant-secret\u2019"])
-async def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(upstream, key):
-    provider = Anthropic(HttpProviderSettings("claude", upstream.base_url, Secret(key)))
-
-    with pytest.raises(ProviderAuthFailed) as caught:
-        await deltas(provider)
-    await provider.close()
-
-    assert "sk-ant" not in repr(caught.value)
-    assert caught.value.__cause__ is None
-    assert upstream.requests == []
-
-
-async def test_leaving_a_stream_hangs_up(provider, upstream):
-    upstream.plays(Reply(silent_after=4))
-
-    async with aclosing(provider.stream(call(), 30.0)) as answer:
-        await anext(answer)
-
-    await asyncio.wait_for(upstream.hung_up.wait(), 5.0)
-
-
-@pytest.mark.parametrize("whole", [False, True])
-async def test_cancelling_a_call_that_waits_hangs_up(provider, upstream, whole):
-    upstream.plays(Reply(silent_before=True))
-    waiting = asyncio.ensure_future(
-        provider.complete(call(), 30.0) if whole else deltas(provider, None, 30.0)
-    )
-    while not upstream.requests:
-        await asyncio.sleep(0)
-
-    waiting.cancel()
-
-    await asyncio.wait_for(upstream.hung_up.wait(), 5.0)
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-
-
 async def test_a_client_given_is_used(upstream):
     client = PooledHttpClient()
-    provider = Anthropic(settings(upstream.base_url), client)
+    provider = Anthropic(replace(ANTHROPIC.settings, base_url=upstream.base_url), client)
 
-    await deltas(provider)
+    await deltas(provider, call())
+
+    assert list(client.origins()) == [upstream.base_url]
     await provider.close()
-
-    assert len(upstream.requests) == 1

@@ -13,6 +13,7 @@ from mainstay.models.providers.openai_wire import (
     InBandError,
     MalformedEvent,
     decode_completion,
+    decode_event,
     decode_events,
     decode_usage,
 )
@@ -292,3 +293,19 @@ def test_googles_list_of_errors_is_read():
     body = json.dumps([{"error": {"code": 429, "message": "quota", "status": "RESOURCE_EXHAUSTED"}}]).encode()
 
     assert "quota" in str(decode_error("gemini", 429, body, {}))
+
+
+@pytest.mark.parametrize("counts", [(-5, 10), (5, -10), (True, 10), ("5", 10)])
+def test_counts_that_cannot_be_are_no_usage(counts):
+    assert decode_usage({"prompt_tokens": counts[0], "completion_tokens": counts[1]}) is None
+
+
+def test_cached_and_reasoning_tokens_below_zero_count_as_none():
+    details = {"prompt_tokens_details": {"cached_tokens": -9}, "prompt_cache_hit_tokens": -1}
+    details |= {"completion_tokens_details": {"reasoning_tokens": -9}}
+    assert decode_usage({"prompt_tokens": 5, "completion_tokens": 6, **details}) == Usage(5, 6)
+
+
+def test_a_delta_that_is_no_object_is_a_malformed_event():
+    with pytest.raises(MalformedEvent, match="delta"):
+        decode_event('{"choices": [{"delta": "hello"}]}')
