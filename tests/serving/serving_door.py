@@ -1,0 +1,64 @@
+"""Ways into a gateway that is served on a socket: raw bodies, and the official SDKs."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import aiohttp
+import orjson
+from serving_plane import Plane
+
+HI = {"role": "user", "content": "hi"}
+PATHS = ("chat/completions", "responses", "messages", "completions")
+
+
+@asynccontextmanager
+async def door(serve: Any, plane: Plane, **options: Any) -> AsyncIterator[Any]:
+    url = await serve(plane.gateway(**options))
+    headers = {"authorization": "Bearer ms-good"}
+
+    async def post(path: str, body: Any, **more: Any) -> tuple[int, str]:
+        data = body if isinstance(body, bytes) else orjson.dumps(body)
+        async with http.post(f"{url}{path}", data=data, **more) as response:
+            return response.status, await response.text()
+
+    async with aiohttp.ClientSession(headers=headers) as http:
+        yield post
+
+
+def asked_by(path: str, stream: bool) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": "acme/small", "stream": stream}
+    if path == "responses":
+        return body | {"input": "hi", "store": False}
+    if path == "completions":
+        return body | {"prompt": "hi"}
+    return body | {"messages": [HI]} | ({"max_tokens": 99} if path == "messages" else {})
+
+
+def decoded(text: str) -> str:
+    """The answer's strings as a client has them, so that no escape hides anything; streamed pieces joined, too."""
+    values = [line[5:].strip() for line in text.split("\n") if line.startswith("data:")] or [text]
+    found: list[str] = []
+    joined: defaultdict[tuple[Any, ...], str] = defaultdict(str)
+
+    def walk(value: Any, place: tuple[Any, ...]) -> None:
+        if isinstance(value, str):
+            found.append(value)
+            joined[place] += value
+            if value.startswith("{"):
+                with suppress(ValueError):
+                    walk(json.loads(value), (*place, "json"))
+        inner = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        )
+        for name, item in inner:
+            walk(item, (*place, name))
+
+    for value in values:
+        if value != "[DONE]":
+            walk(json.loads(value), ())
+    return "\n".join((*found, *joined.values()))

@@ -1,0 +1,65 @@
+"""Bodies, headers and paths that nobody should send are told what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from serving_door import asked_by, door
+from serving_plane import Plane
+
+BROKEN: dict[str, bytes] = {
+    "nan": b'{"model":"acme/small","temperature":NaN,%s}',
+    "infinity": b'{"model":"acme/small","temperature":1e999,%s}',
+    "huge int": b'{"model":"acme/small","seed":%s,%%s}' % (b"9" * 400),
+    "beyond 64 bits": b'{"model":"acme/small","seed":18446744073709551616,%s}',
+    "huge limit": b'{"model":"acme/small","max_tokens":18446744073709551615,%s}',
+    "lone surrogate": b'{"model":"acme/small","note":"\\ud800",%s}',
+    "surrogate name": b'{"model":"acme/small","\\udc00":1,%s}',
+    "invalid UTF-8": b'{"model":"acme/small","note":"\xff\xfe",%s}',
+    "deep": b'{"model":"acme/small","note":' + b"[" * 900 + b"]" * 900 + b",%s}",
+    "very deep": b'{"model":"acme/small","note":' + b"[" * 100_000 + b"]" * 100_000 + b",%s}",
+    "NUL": b'{"model":"acme/small\\u0000",%s}',
+    "line end in the model": b'{"model":"acme/small\\r\\nx-evil: 1",%s}',
+    "user no text": b'{"model":"acme/small","user":{"a":1},%s}',
+    "model no text": b'{"model":["acme/small"],%s}',
+}
+TAILS = {
+    "chat/completions": b'"messages":[{"role":"user","content":"hi"}]',
+    "responses": b'"input":"hi"',
+    "messages": b'"max_tokens":5,"messages":[{"role":"user","content":"hi"}]',
+    "completions": b'"prompt":"hi"',
+    "embeddings": b'"input":"hi"',
+    "messages/count_tokens": b'"messages":[{"role":"user","content":"hi"}]',
+    "responses/input_tokens": b'"input":"hi"',
+}
+
+
+@pytest.mark.parametrize("path", TAILS)
+@pytest.mark.parametrize("what", BROKEN)
+async def test_no_body_is_an_internal_error(serve: Any, plane: Plane, path: str, what: str) -> None:
+    plane.model.says("Fine.")
+    async with door(serve, plane) as post:
+        status, body = await post(f"/{path}", BROKEN[what].replace(b"%s", TAILS[path]))
+    assert status in (200, 400, 404), body
+    assert "internal_error" not in body
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-mainstay-deadline-ms": "\u00b2"},
+        {"x-mainstay-deadline-ms": "9" * 5000},
+        {"x-stainless-retry-count": "\u00b2"},
+        {"cache-control": "max-age=\u00b2"},
+        {"traceparent": "00-zz"},
+    ],
+)
+async def test_no_header_is_an_internal_error(serve: Any, plane: Plane, headers: dict[str, str]) -> None:
+    plane.model.says("Fine.")
+    raw = {
+        name: value.encode("latin-1").decode("utf-8", "surrogateescape") for name, value in headers.items()
+    }
+    async with door(serve, plane) as post:
+        status, body = await post("/chat/completions", asked_by("chat/completions", False), headers=raw)
+    assert status in (200, 400), body
