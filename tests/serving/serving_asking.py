@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from serving_plane import CHEAP, Plane
+from serving_plane import CHEAP, QUESTION, Plane
 
 from mainstay.govern.types import ApiKey, Identity
 from mainstay.models.types import ChatCall, ChatMessage, Delta, Route, RouteTarget, Target
-from mainstay.serving import Call, ChatRequest, Final
+from mainstay.serving import Call, ChatRequest, Final, ask
 from mainstay.serving.limits.types import Ask
 from mainstay.serving.pipeline import answer
 from mainstay.serving.types import CacheWish
 
 NOTHING = Ask(0, 0, 0)
 ADA = Identity("key_ms-good", "Ada", "key", "developer", frozenset({"crew"}))
-QUESTION = (ChatMessage("user", "When must cars check in?"),)
+CALLER = Identity("user_1", "Ada", "user", "developer", frozenset({"crew"}))
+ASKED = (ChatMessage("user", QUESTION),)
 DEAR = replace(CHEAP, input_nusd=1000.0, output_nusd=4000.0, cached_input_nusd=500.0)
 
 
@@ -30,11 +32,12 @@ def made(
     max_age_s: float | None = None,
     deadline_s: float | None = None,
     identity: Identity = ADA,
-    messages: tuple[ChatMessage, ...] = QUESTION,
+    messages: tuple[ChatMessage, ...] = ASKED,
+    metadata: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Call:
     fields.setdefault("source_format", "openai.chat")
-    request = ChatRequest(model, ChatCall("", messages, **fields), stream)
+    request = ChatRequest(model, ChatCall("", messages, **fields), stream, metadata=metadata or {})
     return Call(
         request, identity, key, cache=cache, cache_max_age_s=max_age_s, deadline_s=deadline_s
     )  # fmt: skip
@@ -60,3 +63,13 @@ def route(plane: Plane, name: str, *targets: Target, **fields: Any) -> None:
 def target_of(provider: Any, name: str, **fields: Any) -> Target:
     values: dict[str, Any] = {"price": CHEAP, "context_tokens": None, "max_output_tokens": 1000, **fields}
     return Target(f"acme/{name}", provider, name, **values)
+
+
+async def asked(
+    plane: Plane, question: str = QUESTION, model: str = "bot", *, identity: Identity = CALLER, **fields: Any
+) -> Final:
+    """The answer to a question in no API's form, as the control plane's pages ask it."""
+    if (key := fields.get("key")) is not None:
+        plane.knows(key)
+    fields = {"messages": (ChatMessage("user", question),), "source_format": None, **fields}
+    return await ask(made(model=model, identity=identity, **fields), plane.deps)

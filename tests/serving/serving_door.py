@@ -9,10 +9,13 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
+import openai
 import orjson
-from serving_plane import Plane
+import pytest
+from serving_plane import QUESTION, Plane
 
 HI = {"role": "user", "content": "hi"}
+ASK: list[Any] = [{"role": "user", "content": QUESTION}]
 PATHS = ("chat/completions", "responses", "messages", "completions")
 
 
@@ -62,3 +65,25 @@ def decoded(text: str) -> str:
         if value != "[DONE]":
             walk(json.loads(value), ())
     return "\n".join((*found, *joined.values()))
+
+
+@asynccontextmanager
+async def client(
+    serve: Any, plane: Plane, token: str = "ms-good", **options: Any
+) -> AsyncIterator[openai.AsyncOpenAI]:
+    url = await serve(plane.gateway(**options))
+    async with openai.AsyncOpenAI(base_url=url, api_key=token, max_retries=0) as sdk:
+        yield sdk
+
+
+async def read_until_cut(response: aiohttp.ClientResponse) -> str:
+    """All that comes before the connection is dropped: a failed answer must not end as a whole one does."""
+    read: list[bytes] = []
+
+    async def read_all() -> None:
+        async for chunk in response.content.iter_any():
+            read.append(chunk)
+
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await read_all()
+    return b"".join(read).decode()

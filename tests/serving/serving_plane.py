@@ -41,14 +41,12 @@ from mainstay.serving.routing.dispatch import Dispatcher
 from mainstay.serving.routing.policies import Router
 from mainstay.serving.snapshot import ServingSnapshot, SnapshotHolder
 
-HANDBOOK = (
-    "Cars must check in at least 30 minutes before departure. "
-    "A near miss must be reported to the control room within 24 hours. "
-    "The master has the last word on whether a ship leaves port."
-)
+CHECK_IN = "Cars must check in at least 30 minutes before departure."
+NEAR_MISS = "A near miss must be reported to the control room within 24 hours."
+HANDBOOK = f"{CHECK_IN} {NEAR_MISS} The master has the last word on whether a ship leaves port."
+QUESTION = "When must cars check in?"
 CHEAP = Price(100.0, 400.0, 50.0, "test", "2026-11-24")
 FREE = Price(0.0, 0.0, 0.0, "local", "2026-11-24")
-
 Step = Delta | Exception | asyncio.Event
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import aiohttp
 import pytest
 from serving_door import asked_by, door
 from serving_plane import Plane
@@ -63,3 +65,36 @@ async def test_no_header_is_an_internal_error(serve: Any, plane: Plane, headers:
     async with door(serve, plane) as post:
         status, body = await post("/chat/completions", asked_by("chat/completions", False), headers=raw)
     assert status in (200, 400), body
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "said"),
+    [
+        (b'{"model": "m",\n  oops}', 400, "line 2, column 3"),
+        (b"[1]", 400, "JSON object"),
+        (b"x" * 2000, 413, "larger than"),
+    ],
+)
+async def test_a_bad_body_is_explained(serve: Any, plane: Plane, raw: bytes, status: int, said: str) -> None:
+    url = await serve(plane.gateway(body_limit_bytes=1000))
+    async with (
+        aiohttp.ClientSession(headers={"authorization": "Bearer ms-good"}) as http,
+        http.post(f"{url}/chat/completions", data=raw) as response,
+    ):
+        body = json.loads(await response.text())
+    assert response.status == status
+    assert said in body["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/chat/completions", 405), ("GET", "/nope", 404)]
+)
+async def test_other_paths_and_methods_are_refused(
+    serve: Any, plane: Plane, method: str, path: str, status: int
+) -> None:
+    url = await serve(plane.gateway())
+    async with (
+        aiohttp.ClientSession(headers={"authorization": "Bearer ms-good"}) as http,
+        http.request(method, url + path) as response,
+    ):
+        assert response.status == status

@@ -144,19 +144,23 @@ def test_no_two_requests_that_differ_in_what_shapes_an_answer_share_one(
         keys[key] = variant
 
 
-def test_surfaces_tenants_groups_and_what_serves_are_told_apart() -> None:
+def test_the_cache_key_tells_callers_releases_and_settings_apart() -> None:
     chat, messages = SURFACES["chat"].read(CHAT), SURFACES["messages"].read(MESSAGES)
+    warm = SURFACES["chat"].read({**CHAT, "temperature": 1})
+    masked = replace(chat, call=replace(chat.call, source=None))
     others = replace(ADA, groups=frozenset({"crew", "officers"}))
 
     keys = {
         cache_key(*_asked(chat), ADA, "t1", "s1"),
         cache_key(*_asked(messages), ADA, "t1", "s1"),
+        cache_key(*_asked(warm), ADA, "t1", "s1"),
+        cache_key(*_asked(masked), ADA, "t1", "s1"),
         cache_key(*_asked(chat), ADA, "t2", "s1"),
         cache_key(*_asked(chat), ADA, "t1", "s2"),
         cache_key(*_asked(chat), others, "t1", "s1"),
     }
 
-    assert len(keys) == 5
+    assert len(keys) == 7
 
 
 def test_how_an_answer_is_delivered_does_not_tell_requests_apart() -> None:

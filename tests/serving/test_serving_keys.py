@@ -6,13 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 import aiohttp
+import openai
 import orjson
 import pytest
-from serving_asking import NOTHING, made
-from serving_plane import Plane, api_key
+from serving_asking import NOTHING, asked, made
+from serving_door import ASK, client
+from serving_plane import CHECK_IN, Plane, api_key
 
-from mainstay.govern.types import Budget, Limits
-from mainstay.serving import ask
+from mainstay.govern.types import Budget, Identity, Limits
+from mainstay.models.types import Usage
+from mainstay.serving import ask, replay
 from mainstay.serving.dry_run import dry_run
 from mainstay.serving.errors import (
     ModelNotAllowed,
@@ -124,3 +127,79 @@ async def _status(request: Any) -> int:
     async with request as reply:
         await reply.read()
         return int(reply.status)
+
+
+async def test_a_key_keeps_its_models_and_budget_when_it_replays(plane: Plane) -> None:
+    key = api_key(models=("bot",), budget_nusd=10_000_000)
+    caller = Identity(key.id, key.name, "key", key.role)
+    plane.knows(key)
+    plane.model.says(CHECK_IN)
+    await asked(plane)
+    refused = await replay(plane.sink.traces[0], plane.deps, caller, on="acme/small")
+    assert (refused.again.error or "").startswith("model_not_allowed")
+    assert (await replay(plane.sink.traces[0], plane.deps, caller, on="bot")).again.error is None
+    state = await plane.budget(key)
+    assert state is not None
+    assert state.spent_nusd == 3000
+
+
+@pytest.mark.parametrize(
+    ("model", "token", "status", "code"),
+    [
+        ("acme/small", "ms-bad", 401, "invalid_api_key"),
+        ("acme/smal", "ms-good", 404, "model_not_found"),
+        ("acme/small", "ms-narrow", 403, "model_not_allowed"),
+    ],
+)
+async def test_who_may_not_or_asks_for_nothing_known_is_told_so(
+    serve: Any, plane: Plane, model: str, token: str, status: int, code: str
+) -> None:
+    plane.knows(api_key(), api_key("ms-narrow", models=("bot",)))
+    async with client(serve, plane, token) as sdk:
+        with pytest.raises(openai.APIStatusError) as caught:
+            await sdk.chat.completions.create(model=model, messages=ASK)
+    assert (caught.value.status_code, caught.value.code) == (status, code)
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert caught.value.response.headers["x-request-id"].startswith("req_")
+
+
+async def test_a_spent_budget_is_refused_and_an_unknown_price_is_not_free(serve: Any, plane: Plane) -> None:
+    plane.knows(api_key(budget_nusd=14_000))
+    plane.model.says("Hello.", usage=Usage(100, 10))
+    async with client(serve, plane) as sdk:
+        await sdk.chat.completions.create(model="acme/small", messages=ASK)
+        with pytest.raises(openai.RateLimitError) as spent:
+            await sdk.chat.completions.create(model="acme/small", messages=ASK)
+        with pytest.raises(openai.BadRequestError) as unpriced:
+            await sdk.chat.completions.create(model="acme/unpriced", messages=ASK)
+        with pytest.raises(openai.BadRequestError) as huge:
+            await sdk.chat.completions.create(
+                model="acme/small", messages=[{"role": "user", "content": "x" * 1000}]
+            )
+    assert (spent.value.code, spent.value.type) == ("insufficient_quota", "insufficient_quota")
+    assert unpriced.value.code == "price_unknown"
+    assert huge.value.code == "request_exceeds_budget"
+
+
+async def test_requests_per_minute_are_limited_with_headers(serve: Any, plane: Plane) -> None:
+    plane.knows(api_key(requests_per_minute=2))
+    plane.model.says("Hello.")
+    async with client(serve, plane) as sdk:
+        raw = await sdk.chat.completions.with_raw_response.create(model="acme/small", messages=ASK)
+        await sdk.chat.completions.create(model="acme/small", messages=ASK)
+        with pytest.raises(openai.RateLimitError) as caught:
+            await sdk.chat.completions.create(model="acme/small", messages=ASK)
+    assert raw.headers["x-ratelimit-remaining-requests"] == "1"
+    assert caught.value.response.headers["retry-after"] == "30"
+    assert caught.value.response.headers["x-ratelimit-limit-requests"] == "2"
+
+
+async def test_models_lists_what_the_key_may_use(serve: Any, plane: Plane) -> None:
+    plane.knows(api_key(models=("bot", "acme/*")))
+    async with client(serve, plane) as sdk:
+        names = [m.id async for m in sdk.models.list()]
+        one = await sdk.models.retrieve("bot@production")
+        with pytest.raises(openai.NotFoundError):
+            await sdk.models.retrieve("local/extractive")
+    assert names == ["bot", "bot@production", "bot@r1", "acme/small", "acme/unpriced"]
+    assert one.mainstay["environment"] == "production"  # type: ignore[attr-defined]

@@ -66,7 +66,7 @@ async def test_every_choice_is_held_and_every_choice_of_a_cut_stream_is_charged(
         await streamed(plane, made(key, stream=True, n=2))
 
     written = token_estimate("short" + words * 3 + "look_up")
-    asked = token_estimate(QUESTION[0].content)
+    asked = token_estimate(QUESTION)
     state = await plane.budget(key)
     assert abs(state.spent_nusd - (asked * 100 + written * 400)) <= 2 * 400
     one, two = (need_of(made(n=n).request.call, target_of(plane.model, "small")) for n in (1, 2))

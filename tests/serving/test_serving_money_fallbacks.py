@@ -31,7 +31,7 @@ async def test_a_failed_attempt_is_paid_for_and_a_dearer_fallback_tops_the_hold_
 
     final = await ask(made(key, "pair"), plane.deps)
 
-    sent = token_estimate(QUESTION[0].content)
+    sent = token_estimate(QUESTION)
     assert final.cost_nusd == sent * 100 + 8 * 1000 + 2 * 4000
     assert final.cost_source == "computed"
     assert (await plane.budget(key)).spent_nusd == final.cost_nusd

@@ -7,23 +7,22 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import openai
 import pytest
-from serving_asking import DEAR, QUESTION, made, route, streamed, target_of
-from serving_plane import CHEAP, Plane, api_key
+from serving_asking import ASKED, DEAR, asked, made, route, streamed, target_of
+from serving_door import ASK, client
+from serving_plane import CHEAP, CHECK_IN, RULES, Plane, api_key
 from serving_providers import Spends, Yielding
 
 from mainstay.core.errors import MainstayError
-from mainstay.models import ProviderStreamBroken, ProviderUnreachable, worst_case_nusd
-from mainstay.models.tokens import call_token_ceiling
-from mainstay.models.types import (
-    ChatCall,
-    ChatMessage,
-    Delta,
-    Reasoning,
-    ResponseFormat,
-    Tool,
-    Usage,
+from mainstay.models import (
+    ProviderStreamBroken,
+    ProviderUnreachable,
+    message_token_ceiling,
+    worst_case_nusd,
 )
+from mainstay.models.tokens import call_token_ceiling
+from mainstay.models.types import ChatCall, ChatMessage, Delta, Reasoning, ResponseFormat, Tool, Usage
 from mainstay.serving import ask
 from mainstay.serving.admission import asks_for_cache, need_of
 from mainstay.serving.errors import (
@@ -129,7 +128,7 @@ def test_a_thinking_budget_without_max_tokens_fits_the_limit_that_a_budget_sets(
 
 
 def test_what_providers_add_for_tools_and_what_a_body_passes_on_unread_are_held(plane: Plane) -> None:
-    plain = ChatCall("", QUESTION)
+    plain = ChatCall("", ASKED)
     body = {"messages": [{"role": "assistant", "content": "x", "reasoning_details": [{"text": "y" * 5000}]}]}
 
     assert call_token_ceiling(replace(plain, tools=(Tool("t"),))) - call_token_ceiling(plain) > 1000
@@ -139,7 +138,6 @@ def test_what_providers_add_for_tools_and_what_a_body_passes_on_unread_are_held(
 
 
 async def test_a_masked_text_longer_than_what_it_hides_is_held_as_it_is_sent(plane: Plane) -> None:
-    from serving_plane import RULES
 
     key = api_key("ms-mask", budget_nusd=10**9)
     plane.knows(key)
@@ -210,3 +208,65 @@ def test_the_worst_case_covers_every_class_of_token() -> None:
 
     assert worst_case_nusd(10, 10, price) == 10 * 200 + 10 * 900
     assert worst_case_nusd(10, 10, price, cache_writes=False) == 10 * 100 + 10 * 900
+
+
+async def test_the_hold_grows_to_the_rendered_prompt_and_ends_empty(plane: Plane) -> None:
+    key = api_key(budget_nusd=10**9)
+    plane.model.says(CHECK_IN)
+    await asked(plane, key=key)
+    state = await plane.budget(key)
+    assert state is not None
+    assert (state.spent_nusd, state.held_nusd) == (3000, 0)
+    settle = plane.sink.traces[-1][0].attributes
+    assert settle["mainstay.budget.settled_nusd"] == 3000
+    assert settle["mainstay.budget.held_nusd"] == 64 * 400 + 100 * _bytes_of(plane)  # type: ignore[operator]
+
+
+def _bytes_of(plane: Plane) -> int:
+    return message_token_ceiling(plane.model.calls[0].messages)
+
+
+async def test_forwarded_fields_count_into_the_worst_case(plane: Plane) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "description": "long " * 2000}}
+    key = api_key(budget_nusd=500_000)  # 10,000 bytes at 100 nano-dollars each are twice that
+    with pytest.raises(RequestExceedsBudget):
+        await asked(
+            plane, model="acme/small", key=key, extra={"response_format": schema}, source_format="openai.chat"
+        )
+    assert plane.model.calls == []
+
+
+async def test_a_hard_budget_lowers_max_tokens_to_what_it_pays_for(serve: Any, plane: Plane) -> None:
+    plane.knows(api_key(budget_nusd=30_000))
+    plane.model.says("Hello.", usage=Usage(10, 5))
+    async with client(serve, plane) as sdk:
+        await sdk.chat.completions.create(model="acme/small", messages=ASK, max_tokens=900)
+    granted = plane.model.calls[0].max_tokens
+    assert granted is not None
+    assert 16 <= granted < 900
+    state = await plane.budget(api_key(budget_nusd=30_000))
+    assert state is not None
+    assert (state.spent_nusd, state.held_nusd) == (3000, 0)
+
+
+async def test_many_streams_on_one_small_budget_never_overspend(serve: Any, plane: Plane) -> None:
+    key = api_key(budget_nusd=100_000)
+    plane.knows(key)
+    plane.model.says("Hello", " there.", usage=Usage(24, 16))
+
+    async def one(sdk: openai.AsyncOpenAI) -> None:
+        try:
+            stream = await sdk.chat.completions.create(
+                model="acme/small", messages=ASK, stream=True, max_tokens=16
+            )
+            async for _ in stream:
+                pass
+        except openai.RateLimitError:
+            return
+
+    async with client(serve, plane) as sdk:
+        await asyncio.gather(*(one(sdk) for _ in range(40)))
+    state = await plane.budget(key)
+    assert state is not None
+    assert state.held_nusd == 0
+    assert 0 < state.spent_nusd <= 100_000

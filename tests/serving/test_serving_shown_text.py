@@ -1,5 +1,9 @@
 """What of a judged answer is shown: supported sentences once, without the numbers of a list with holes."""
 
+from __future__ import annotations
+
+import pytest
+
 from mainstay.guard import GroundingRule
 from mainstay.retrieval import Citation
 from mainstay.serving.grounding import GroundedText, Judged, Numbering, SentenceCutter
@@ -54,3 +58,16 @@ def test_what_goes_on_without_an_end_comes_out_whole_when_the_end_is_there() -> 
     pieces = [sentence for word in [*code, " It works. Now", " run it."] for sentence in cutter.feed(word)]
     text = "".join(gap + sentence for gap, sentence in [*pieces, *cutter.rest()]) + cutter.tail
     assert text == "".join(code) + " It works. Now run it."
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_sentences_come_out_the_same_however_the_text_is_cut(size: int) -> None:
+    text = "One is here [1]. Two, e.g. this [2, 3], follows. [4]\n- Three has 2.5 km.\n\nFour?"
+    cutter = SentenceCutter(drop_markers=True)
+    found = [s for at in range(0, len(text), size) for s in cutter.feed(text[at : at + size])] + cutter.rest()
+    assert [s for _, s in found] == [
+        "One is here.",
+        "Two, e.g. this, follows.",
+        "- Three has 2.5 km.",
+        "Four?",
+    ]

@@ -26,6 +26,8 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "Now.", "parameters": SCHEMA}}
 CALL = {"id": "call_a", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Bern"}'}}
 DEEP: Any = []
+
+
 for _ in range(150):
     DEEP = [DEEP]
 
@@ -245,6 +247,13 @@ PART = "messages[0].content[0]"
         (messages({"role": ["user"], "content": "x"}), "messages[1].role"),
         (messages({"role": "user"}), "messages[1].content"),
         (messages({"role": "assistant"}), "messages[1].content"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role"),
+        (messages({"role": "user", "content": [{"type": "image_url"}]}), "messages[1].content[0].image_url"),
+        (
+            {"messages": [{"role": "assistant", "content": "", "tool_calls": [1]}]},
+            "messages[0].tool_calls[0]",
+        ),
         (messages({"role": "user", "content": "x", "name": 1}), "messages[1].name"),
         (messages({"role": "user", "content": "x", "tool_call_id": "a"}), "messages[1].tool_call_id"),
         (messages({"role": "user", "content": "x", "tool_calls": [CALL]}), "messages[1].tool_calls"),
@@ -306,6 +315,7 @@ PART = "messages[0].content[0]"
         ({"audio": {"voice": "alloy"}}, "audio"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tools": [WEATHER, {"type": "function"}]}, "tools[1].function"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
         ({"tools": [WEATHER, WEATHER]}, "tools[1]"),
@@ -338,3 +348,12 @@ def test_a_wrong_field_is_named_by_its_path(fields: dict[str, Any], param: str) 
 def test_a_request_without_a_model_or_messages_is_refused(missing: str) -> None:
     with pytest.raises(BadField, match=missing):
         read_chat_request({name: value for name, value in body().items() if name != missing})
+
+
+def test_a_field_nested_without_end_is_refused() -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(300):
+        nested = {"a": [nested]}
+    for name in ("metadata", "response_format"):
+        with pytest.raises(BadField, match=f"{name}: is nested"):
+            read_chat_request(body(**{name: nested}))
