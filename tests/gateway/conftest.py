@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from gateway_said import Said
 from gateway_stage import Stage, set_up
-from gateway_vendors import KEYS, Said
+from gateway_vendors import KEYS
 
 
 @pytest.fixture(scope="session")

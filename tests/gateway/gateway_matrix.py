@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway_clients import CITY_SCHEMA, MAX_TOKENS, SURFACES, City, SurfaceName, Told, Turn, Wish
-from gateway_vendors import Called, Heard, Said, Vendor
+from gateway_said import Called, Heard, Said, Vendor
+from gateway_wishes import CITY_SCHEMA, MAX_TOKENS, SURFACES, City, SurfaceName, Told, Turn, Wish
 
 PNG: Final = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

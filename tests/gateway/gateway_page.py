@@ -13,10 +13,11 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "gateway")]
 
-from gateway_clients import SURFACES, SurfaceName, unsayable  # noqa: E402 - needs the path
-from gateway_failures import FAILURES, REFUSALS, Failure  # noqa: E402
+from gateway_failures import FAILURES, REFUSALS, Failure  # noqa: E402 - needs the path
 from gateway_matrix import FEATURES, Feature, named  # noqa: E402
-from gateway_vendors import Vendor, vendors  # noqa: E402
+from gateway_said import Vendor  # noqa: E402
+from gateway_vendors import vendors  # noqa: E402
+from gateway_wishes import SURFACES, SurfaceName, unsayable  # noqa: E402
 
 PAGE: Final = ROOT / "docs" / "compatibility.md"
 MARK: Final = "<!-- Written by tests/gateway/gateway_page.py; do not edit. -->"

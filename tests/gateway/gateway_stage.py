@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 import anthropic
 import openai
 import yaml
-from gateway_vendors import SickVendor, Vendor, vendors
+from gateway_said import Vendor
+from gateway_vendors import vendors
+from gateway_vendors_openai import SickVendor
 
 from mainstay.cli.server import RunningServer
 from mainstay.core.config import load_settings

@@ -8,9 +8,11 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from gateway_clients import SURFACES, SurfaceName, Wish, ask
+from gateway_clients import ask
+from gateway_said import Said
 from gateway_stage import Stage
-from gateway_vendors import Said, vendors
+from gateway_vendors import vendors
+from gateway_wishes import SURFACES, SurfaceName, Wish
 
 from mainstay.govern.types import Budget, Limits
 

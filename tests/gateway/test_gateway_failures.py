@@ -11,10 +11,10 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from gateway_clients import WEATHER
 from gateway_failures import FAILURES, KEY, REFUSALS, Failure, answers
+from gateway_said import Said
 from gateway_stage import SICK, Stage
-from gateway_vendors import Said
+from gateway_wishes import WEATHER
 
 from mainstay.govern.types import Budget, Limits
 from mainstay.serving.limits.types import BudgetState

@@ -11,7 +11,7 @@ import anthropic
 import openai
 import pytest
 import yaml
-from gateway_clients import City
+from gateway_wishes import City
 
 from mainstay.cli.server import RunningServer
 from mainstay.core.config import load_settings

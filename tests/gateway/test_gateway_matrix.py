@@ -7,10 +7,12 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from gateway_clients import SURFACES, SurfaceName, Told, ask, unsayable
+from gateway_clients import ask
 from gateway_matrix import FEATURES, Feature, named
+from gateway_said import Vendor
 from gateway_stage import Stage
-from gateway_vendors import Vendor, vendors
+from gateway_vendors import vendors
+from gateway_wishes import SURFACES, SurfaceName, Told, unsayable
 
 CELLS = [
     pytest.param(name, surface, feature, id=f"{feature.name}, {surface}, {name}")

@@ -6,10 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gateway_clients import WEATHER, Wish, ask
+from gateway_clients import ask
 from gateway_matrix import CALL
+from gateway_said import SIGNATURE, Said, Vendor
 from gateway_stage import Stage
-from gateway_vendors import SIGNATURE, Said, Vendor
+from gateway_wishes import WEATHER, Wish
 
 THOUGHT = "The city is Tórshavn; ask for its weather."
 CALLS = Said("", thought=THOUGHT, calls=(CALL,), finish="tool_calls")

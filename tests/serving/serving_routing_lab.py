@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 
 from mainstay.models.capabilities import ALL
 from mainstay.models.collect import collect
-from mainstay.models.errors import UnknownModel
+from mainstay.models.errors import (
+    ProviderError,
+    UnknownModel,
+)
 from mainstay.models.types import (
     Capability,
     ChatCall,
@@ -28,10 +31,8 @@ from mainstay.models.types import (
 from mainstay.serving.routing import Attempt, Dispatcher, Plan, Router
 
 T = TypeVar("T")
-
 Step = str | float | Delta | Exception
 """A text, a silence in seconds, a delta as it is, or a failure."""
-
 STOP = Delta(finish_reason="stop", usage=Usage(3, 1))
 FOREVER = 1e9
 
@@ -189,3 +190,9 @@ class Lab:
 
     def in_flight(self) -> int:
         return sum(view.in_flight for view in self.router.breakers.states(now()))
+
+
+def failure(
+    kind: type[ProviderError] = ProviderError, status: int | None = None, wait: float | None = None
+) -> ProviderError:
+    return kind("no", provider="acme", upstream_status=status, retry_after_s=wait)

@@ -1,4 +1,4 @@
-"""Which failures are tried again, where, when, and what the client hears when nobody answers."""
+"""Which failures are tried again, where, and what the client hears when nobody answers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from serving_routing_lab import FOREVER, STOP, Lab, Scripted, now, route, run, target
+from serving_routing_lab import STOP, Lab, Scripted, failure, now, route, run, target
 
 from mainstay.core.errors import MainstayError
 from mainstay.models.errors import (
-    ContextTooLong,
     EngineFailed,
-    ProviderAuthFailed,
     ProviderBadRequest,
     ProviderError,
     ProviderModelMissing,
-    ProviderQuotaExhausted,
     ProviderRateLimited,
     ProviderStreamBroken,
     ProviderTimeout,
@@ -25,19 +22,11 @@ from mainstay.models.errors import (
 from mainstay.models.types import Completion, Delta
 from mainstay.serving.errors import (
     ContentBlocked,
-    DeadlineExceeded,
     InsufficientQuota,
     UpstreamFailed,
     reply_to,
 )
-from mainstay.serving.routing import CredentialsExhausted, NoTargetNow, UpstreamTimedOut
-
-
-def failure(
-    kind: type[ProviderError] = ProviderError, status: int | None = None, wait: float | None = None
-) -> ProviderError:
-    return kind("no", provider="acme", upstream_status=status, retry_after_s=wait)
-
+from mainstay.serving.routing import NoTargetNow
 
 RETRIED = [
     failure(ProviderUnreachable),
@@ -134,137 +123,6 @@ def test_a_model_missing_at_one_target_may_be_there_at_the_next() -> None:
     run(work())
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        failure(ProviderAuthFailed, 401),
-        failure(ProviderQuotaExhausted, 402),
-        failure(ProviderAuthFailed, 403),
-    ],
-    ids=lambda e: str(e.upstream_status),
-)
-def test_a_refused_key_is_left_at_once_for_the_next_and_out_for_five_minutes(error: ProviderError) -> None:
-    async def work() -> None:
-        lab, bad, good = Lab(), Scripted().plays(error), Scripted()
-        keys = route(target(bad, credential="key 1"), target(good, credential="key 2"))
-        began = now()
-        assert await lab.ask(keys) == "hello"
-        assert now() == began
-        await asyncio.sleep(299)
-        await lab.ask(keys)
-        assert (len(bad.calls), len(good.calls)) == (1, 2)
-        await asyncio.sleep(2)
-        await lab.ask(keys)
-        assert len(bad.calls) == 2
-
-    run(work())
-
-
-def test_a_refused_key_is_out_for_all_its_models_and_403_for_one() -> None:
-    async def work() -> None:
-        lab, acme, other = Lab(), Scripted("acme"), Scripted("other")
-        first, second = (route(target(acme, m), target(other)) for m in ("a", "b"))
-        acme.plays(failure(ProviderAuthFailed, 403))
-        await lab.ask(first)
-        await lab.ask(second)
-        assert acme.calls == ["a", "b"]
-        acme.plays(failure(ProviderAuthFailed, 401))
-        await lab.ask(second)
-        await asyncio.sleep(1)
-        await lab.ask(first)
-        await lab.ask(second)
-        assert acme.calls == ["a", "b", "b"]
-
-    run(work())
-
-
-def test_when_every_key_is_refused_the_client_learns_that_it_is_not_its_own() -> None:
-    async def work() -> None:
-        lab, acme = Lab(), Scripted().always(failure(ProviderAuthFailed, 401))
-        given = route(target(acme))
-        for _ in range(2):  # refused there, then known to be out
-            with pytest.raises(CredentialsExhausted) as caught:
-                await lab.ask(given)
-            reply = reply_to(caught.value)
-            assert (reply.status, reply.body["error"]["code"]) == (502, "upstream_credentials_exhausted")
-            assert reply.headers["x-should-retry"] == "false"
-        assert len(acme.calls) == 1
-
-    run(work())
-
-
-def test_new_settings_of_a_provider_bring_its_key_back() -> None:
-    async def work() -> None:
-        lab = Lab()
-        with pytest.raises(CredentialsExhausted):
-            await lab.ask(route(target(Scripted("acme").plays(failure(ProviderAuthFailed, 401)))))
-        assert await lab.ask(route(target(Scripted("acme")))) == "hello"
-
-    run(work())
-
-
-def test_retry_after_up_to_five_seconds_is_waited_for() -> None:
-    async def work() -> None:
-        lab, acme = Lab(), Scripted().plays(failure(ProviderRateLimited, 429, 4.5))
-        began = now()
-        assert await lab.ask(route(target(acme))) == "hello"
-        assert now() - began == pytest.approx(4.5)
-
-    run(work())
-
-
-@pytest.mark.parametrize(("wait", "deadline"), [(5.5, 100.0), (3.0, 2.0)])
-def test_a_longer_wait_or_one_past_the_deadline_fails_over_else_tells_the_wait(
-    wait: float, deadline: float
-) -> None:
-    async def work() -> None:
-        lab, acme, other = (
-            Lab(),
-            Scripted("acme").plays(failure(ProviderRateLimited, 429, wait)),
-            Scripted("other"),
-        )
-        assert await lab.ask(route(target(acme), target(other)), deadline) == "hello"
-        lone, began = Scripted("lone").always(failure(ProviderRateLimited, 429, wait)), now()
-        with pytest.raises(ProviderRateLimited) as caught:
-            await lab.ask(route(target(lone)), deadline)
-        assert (now(), caught.value.retry_after_s, len(lone.calls)) == (began, wait, 1)
-
-    run(work())
-
-
-def test_a_rate_limited_target_is_left_alone_until_its_time() -> None:
-    async def work() -> None:
-        lab, acme, other = (
-            Lab(),
-            Scripted("acme").plays(failure(ProviderRateLimited, 429, 60.0)),
-            Scripted("other"),
-        )
-        given = route(target(acme), target(other))
-        for _ in range(3):
-            await lab.ask(given)
-        assert (len(acme.calls), lab.states()["acme/m"]) == (1, "limited")
-        await asyncio.sleep(60)
-        await lab.ask(given)
-        assert len(acme.calls) == 2
-
-    run(work())
-
-
-def test_requests_wait_briefly_for_the_end_of_a_rate_limit_and_do_not_come_back_all_at_once() -> None:
-    async def work() -> None:
-        lab, acme = Lab(), Scripted().plays(failure(ProviderRateLimited, 429, 3.0))
-        given = route(target(acme), attempts_max=1)
-        with pytest.raises(ProviderRateLimited):
-            await lab.ask(given)
-        began = now()
-        await asyncio.gather(*(lab.ask(given) for _ in range(5)))
-        waits = [at - began for at in acme.called_s[1:]]
-        assert len(set(waits)) == 5
-        assert 3.0 <= min(waits) <= max(waits) < 3.25
-
-    run(work())
-
-
 def test_three_attempts_are_the_budget_and_two_at_one_target() -> None:
     async def work() -> None:
         acme, other = Scripted("acme"), Scripted("other")
@@ -323,64 +181,6 @@ def test_the_first_cause_is_told_with_every_attempt() -> None:
     run(work())
 
 
-def test_a_silent_target_is_failed_over_and_not_asked_again() -> None:
-    async def work() -> None:
-        lab, silent, other = Lab(), Scripted("silent").always(FOREVER), Scripted("other")
-        began = now()
-        assert await lab.ask(route(target(silent), target(other), first_token_timeout_s=2.0)) == "hello"
-        assert (now() - began, len(silent.calls), len(silent.hung_up_s)) == (2.0, 1, 1)
-        assert isinstance(lab.log.over[0].error, ProviderTimeout)
-        with pytest.raises(UpstreamTimedOut) as caught:
-            await lab.ask(route(target(silent), first_token_timeout_s=2.0))
-        assert (caught.value.status, caught.value.code, len(silent.calls)) == (504, "upstream_failed", 2)
-
-    run(work())
-
-
-def test_a_first_word_in_time_sets_the_first_token_timer_aside() -> None:
-    async def work() -> None:
-        slow = Scripted().always(1.5, "a", 30.0, "b", STOP)
-        assert await Lab().ask(route(target(slow), first_token_timeout_s=2.0)) == "ab"
-
-    run(work())
-
-
-@pytest.mark.parametrize("way", ["ask", "complete"])
-def test_one_deadline_covers_attempts_and_pauses(way: str) -> None:
-    async def work() -> None:
-        lab, acme, began = Lab(), Scripted().plays([3.0, failure(ProviderError, 500)]).always(FOREVER), now()
-        with pytest.raises(DeadlineExceeded) as caught:
-            await getattr(lab, way)(route(target(acme)), 5.0)
-        assert now() - began == pytest.approx(5.0)
-        assert [a["code"] for a in caught.value.detail["attempts"]] == ["provider_error", "deadline_exceeded"]
-        assert acme.deadlines_s[0] == 5.0
-        assert acme.deadlines_s[1] < 2.0
-        assert lab.in_flight() == 0
-        assert lab.states()["acme/m"] == "closed"
-
-    run(work())
-
-
-def test_no_attempt_begins_after_the_deadline() -> None:
-    async def work() -> None:
-        lab, acme = Lab(), Scripted()
-        with pytest.raises(DeadlineExceeded):
-            await lab.ask(route(target(acme)), 0.0)
-        assert (acme.calls, lab.prepared) == ([], [])
-
-    run(work())
-
-
-def test_a_pause_that_the_deadline_does_not_allow_gives_the_cause_at_once() -> None:
-    async def work() -> None:
-        lab, acme, began = Lab(), Scripted().always(failure(ProviderError, 503, 4.0)), now()
-        with pytest.raises(UpstreamFailed):
-            await lab.ask(route(target(acme)), 3.0)
-        assert now() == began
-
-    run(work())
-
-
 @pytest.mark.parametrize("way", ["ask", "complete"])
 def test_a_budgets_refusal_ends_the_request_and_says_nothing_of_the_target(way: str) -> None:
     async def work() -> None:
@@ -403,59 +203,6 @@ def test_money_is_held_anew_for_each_target_before_it_is_called() -> None:
         with pytest.raises(InsufficientQuota):
             await lab.ask(route(target(acme), target(other)))
         assert (lab.prepared, other.calls) == (["acme/m", "other/m"], [])
-
-    run(work())
-
-
-def test_a_prompt_too_long_goes_to_a_longer_context_never_to_the_same_model() -> None:
-    async def work() -> None:
-        lab, acme, same, short, long = (
-            Lab(),
-            Scripted("acme"),
-            Scripted("same"),
-            Scripted("short"),
-            Scripted("long"),
-        )
-        acme.always(failure(ContextTooLong, 400))
-        given = route(
-            target(acme, "a", context=8000),
-            target(same, "a", context=8000),
-            target(short, "b", context=4000),
-            target(long, "c", context=32000),
-        )
-        assert await lab.ask(given) == "hello"
-        assert (len(acme.calls), same.calls, short.calls, long.calls) == (1, [], [], ["c"])
-        assert lab.states()["acme/a"] == "closed"
-
-    run(work())
-
-
-def test_a_prompt_too_long_everywhere_goes_to_the_context_fallback() -> None:
-    async def work() -> None:
-        long = Scripted("long")
-        lab, acme = Lab({"long": route(target(long, "c", context=None))}), Scripted("acme")
-        acme.always(failure(ContextTooLong, 400))
-        assert await lab.ask(route(target(acme, "a"), context_fallback="long")) == "hello"
-        assert len(acme.calls) == 1
-
-    run(work())
-
-
-def test_a_prompt_too_long_without_a_way_out_is_the_clients_to_mend() -> None:
-    async def work() -> None:
-        lab, acme = Lab(), Scripted().always(failure(ContextTooLong, 400))
-        with pytest.raises(ContextTooLong) as caught:
-            await lab.ask(route(target(acme), target(acme)))
-        assert (caught.value.status, len(acme.calls)) == (400, 1)
-
-    run(work())
-
-
-def test_a_fallback_nobody_knows_leaves_the_first_cause() -> None:
-    async def work() -> None:
-        lab, acme = Lab(), Scripted().always(failure(ContextTooLong, 400))
-        with pytest.raises(ContextTooLong):
-            await lab.ask(route(target(acme), context_fallback="gone"))
 
     run(work())
 

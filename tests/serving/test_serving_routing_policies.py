@@ -108,33 +108,6 @@ def test_a_prompt_that_fits_nowhere_is_a_400() -> None:
     assert caught.value.detail["context_tokens"] == 2000
 
 
-def test_a_prompt_that_fits_nowhere_goes_to_the_context_fallback_without_an_attempt() -> None:
-    async def work() -> None:
-        short, middle, long = Scripted("short"), Scripted("middle"), Scripted("long")
-        lab = Lab(
-            {
-                "middle": route(target(middle, context=2000), context_fallback="long"),
-                "long": route(target(long, context=9000)),
-            }
-        )
-        given = route(target(short, context=1000), context_fallback="middle")
-        assert await lab.ask(given, input_tokens=5000) == "hello"
-        assert (short.calls, middle.calls, long.calls) == ([], [], ["m"])
-        with pytest.raises(PromptTooLong):
-            await lab.ask(given, input_tokens=9001)
-
-    run(work())
-
-
-def test_context_fallbacks_in_a_circle_end() -> None:
-    async def work() -> None:
-        given = route(target(Scripted(), context=1000), context_fallback="r")
-        with pytest.raises(PromptTooLong):
-            await Lab({"r": given}).ask(given, input_tokens=1001)
-
-    run(work())
-
-
 # Policies
 
 
