@@ -10,12 +10,7 @@ from dataclasses import replace
 from serving_plane import Scripted
 
 from mainstay.models.tokens import call_token_ceiling
-from mainstay.models.types import (
-    Capability,
-    ChatCall,
-    Delta,
-    Usage,
-)
+from mainstay.models.types import Capability, ChatCall, Delta, Usage
 
 
 class Yielding(Scripted):

@@ -6,14 +6,12 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from mainstay.models.capabilities import ALL
 from mainstay.models.collect import collect
-from mainstay.models.errors import (
-    ProviderError,
-    UnknownModel,
-)
+from mainstay.models.errors import ProviderError, UnknownModel
 from mainstay.models.types import (
     Capability,
     ChatCall,
@@ -31,6 +29,7 @@ from mainstay.models.types import (
 from mainstay.serving.routing import Attempt, Dispatcher, Plan, Router
 
 T = TypeVar("T")
+P = ParamSpec("P")
 Step = str | float | Delta | Exception
 """A text, a silence in seconds, a delta as it is, or a failure."""
 STOP = Delta(finish_reason="stop", usage=Usage(3, 1))
@@ -57,6 +56,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 def run(work: Coroutine[Any, Any, T]) -> T:
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(work)
+
+
+def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """A test on such a loop."""
+
+    @wraps(test)
+    def in_turn(*args: P.args, **kwargs: P.kwargs) -> None:
+        run(test(*args, **kwargs))
+
+    return in_turn
 
 
 def now() -> float:

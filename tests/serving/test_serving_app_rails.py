@@ -16,9 +16,7 @@ from mainstay.guard.types import CheckRule, GroundingRule
 from mainstay.models import ProviderBadRequest
 from mainstay.models.types import Delta, Usage
 from mainstay.observe.types import Attr
-from mainstay.serving.errors import (
-    ContentBlocked,
-)
+from mainstay.serving.errors import ContentBlocked
 
 
 async def test_an_attack_in_an_apps_history_is_blocked(serve: Any, plane: Plane) -> None:

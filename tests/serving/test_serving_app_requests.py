@@ -10,10 +10,7 @@ from serving_plane import QUESTION, Plane
 
 from mainstay.models.types import ChatMessage
 from mainstay.serving.apps import refuse_for_app
-from mainstay.serving.errors import (
-    BadField,
-    reply_to,
-)
+from mainstay.serving.errors import BadField, reply_to
 from mainstay.serving.surfaces.chat_read import read_chat_request
 
 USER = {"role": "user", "content": "Hello"}

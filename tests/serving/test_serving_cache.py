@@ -12,21 +12,12 @@ from serving_plane import CHECK_IN, Plane, api_key, runnable
 
 from mainstay.delivery.types import GenerationSettings
 from mainstay.govern.types import Identity
-from mainstay.models import (
-    ProviderStreamBroken,
-)
-from mainstay.models.types import (
-    Choice,
-    Delta,
-    ToolCallDelta,
-    Usage,
-)
+from mainstay.models import ProviderStreamBroken
+from mainstay.models.types import Choice, Delta, ToolCallDelta, Usage
 from mainstay.observe.types import Attr
 from mainstay.serving import Final, ask
 from mainstay.serving.cache import ExactCache
-from mainstay.serving.errors import (
-    UpstreamFailed,
-)
+from mainstay.serving.errors import UpstreamFailed
 
 
 @pytest.mark.parametrize(

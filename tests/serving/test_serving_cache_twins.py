@@ -12,15 +12,9 @@ from serving_plane import Plane, api_key
 
 from mainstay.govern.types import Budget, Limits
 from mainstay.models import ProviderUnreachable
-from mainstay.models.types import (
-    Delta,
-    Usage,
-)
+from mainstay.models.types import Delta, Usage
 from mainstay.serving import ask
-from mainstay.serving.errors import (
-    DeadlineExceeded,
-    UpstreamFailed,
-)
+from mainstay.serving.errors import DeadlineExceeded, UpstreamFailed
 
 
 async def test_a_settlement_that_fails_leaves_no_twin_waiting(

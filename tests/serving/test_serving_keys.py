@@ -17,10 +17,7 @@ from mainstay.govern.types import Budget, Identity, Limits
 from mainstay.models.types import Usage
 from mainstay.serving import ask, replay
 from mainstay.serving.dry_run import dry_run
-from mainstay.serving.errors import (
-    ModelNotAllowed,
-    RequestExceedsBudget,
-)
+from mainstay.serving.errors import ModelNotAllowed, RequestExceedsBudget
 
 
 async def test_a_dry_run_holds_counts_and_spends_nothing(plane: Plane) -> None:

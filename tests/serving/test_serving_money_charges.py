@@ -12,14 +12,7 @@ from serving_providers import Plain
 
 from mainstay.models import ProviderStreamBroken
 from mainstay.models.tokens import call_token_ceiling, token_estimate
-from mainstay.models.types import (
-    ChatCall,
-    Delta,
-    Embeddings,
-    ResponseFormat,
-    ToolCallDelta,
-    Usage,
-)
+from mainstay.models.types import ChatCall, Delta, Embeddings, ResponseFormat, ToolCallDelta, Usage
 from mainstay.serving import Call, ChatRequest, ask
 from mainstay.serving.admission import need_of
 from mainstay.serving.embeddings import embed

@@ -10,15 +10,10 @@ from serving_plane import FREE, Plane, Scripted, api_key
 
 from mainstay.models import ProviderStreamBroken, ProviderUnreachable
 from mainstay.models.tokens import token_estimate
-from mainstay.models.types import (
-    Delta,
-    Usage,
-)
+from mainstay.models.types import Delta, Usage
 from mainstay.serving import ask
 from mainstay.serving.admission import need_of
-from mainstay.serving.errors import (
-    RequestExceedsBudget,
-)
+from mainstay.serving.errors import RequestExceedsBudget
 
 
 async def test_a_failed_attempt_is_paid_for_and_a_dearer_fallback_tops_the_hold_up(plane: Plane) -> None:

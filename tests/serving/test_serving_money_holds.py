@@ -15,19 +15,12 @@ from serving_plane import CHEAP, CHECK_IN, RULES, Plane, api_key
 from serving_providers import Spends, Yielding
 
 from mainstay.core.errors import MainstayError
-from mainstay.models import (
-    ProviderStreamBroken,
-    ProviderUnreachable,
-    message_token_ceiling,
-    worst_case_nusd,
-)
+from mainstay.models import ProviderStreamBroken, ProviderUnreachable, message_token_ceiling, worst_case_nusd
 from mainstay.models.tokens import call_token_ceiling
 from mainstay.models.types import ChatCall, ChatMessage, Delta, Reasoning, ResponseFormat, Tool, Usage
 from mainstay.serving import ask
 from mainstay.serving.admission import asks_for_cache, need_of
-from mainstay.serving.errors import (
-    RequestExceedsBudget,
-)
+from mainstay.serving.errors import RequestExceedsBudget
 from mainstay.serving.surfaces import SURFACES
 
 

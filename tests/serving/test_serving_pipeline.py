@@ -16,10 +16,7 @@ from mainstay.models.types import ChatMessage, Delta
 from mainstay.observe import Metrics
 from mainstay.observe.types import Attr
 from mainstay.serving import app_caller, ask, replay
-from mainstay.serving.errors import (
-    DeadlineExceeded,
-    UpstreamFailed,
-)
+from mainstay.serving.errors import DeadlineExceeded, UpstreamFailed
 
 
 async def test_earlier_messages_reach_a_prompt_as_history(plane: Plane) -> None:

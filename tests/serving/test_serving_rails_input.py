@@ -19,12 +19,7 @@ from mainstay.models import ProviderError
 from mainstay.models.providers.anthropic_wire import encode as encode_anthropic
 from mainstay.models.providers.anthropic_wire import encode_count
 from mainstay.models.providers.openai_encode import Dialect, Encoder
-from mainstay.models.types import (
-    ChatCall,
-    Embeddings,
-    Target,
-    WireFormat,
-)
+from mainstay.models.types import ChatCall, Embeddings, Target, WireFormat
 from mainstay.serving.responses import ResponsesService, ResponseStore
 
 

@@ -13,19 +13,8 @@ from serving_door import HI, PATHS, asked_by, decoded, door
 from serving_plane import CHEAP, RULES, Plane, Scripted, api_key
 from serving_rails import BLOCKS, KEY, MAIL, MASKS
 
-from mainstay.models.types import (
-    ChatCall,
-    Choice,
-    Completion,
-    Delta,
-    Target,
-    Thinking,
-    ToolCallDelta,
-    Usage,
-)
-from mainstay.serving.errors import (
-    ContentBlocked,
-)
+from mainstay.models.types import ChatCall, Choice, Completion, Delta, Target, Thinking, ToolCallDelta, Usage
+from mainstay.serving.errors import ContentBlocked
 
 END = Delta(finish_reason="stop", usage=Usage(10, 5))
 

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from serving_routing_lab import STOP, Lab, Scripted, now, route, run, target
+from serving_routing_lab import STOP, Lab, Scripted, in_virtual_time, now, route, target
 
 from mainstay.models.capabilities import ALL
 from mainstay.models.errors import ProviderError
@@ -57,15 +57,13 @@ def test_a_target_may_support_less_than_its_provider() -> None:
     assert names(seeded(), given, needs=frozenset({"tools"})) == ["able"]
 
 
-def test_a_target_that_would_drop_something_is_no_fallback_either() -> None:
-    async def work() -> None:
-        failing = Scripted("able").always(ProviderError("no", provider="able"))
-        lacks = Scripted("lacks", ALL - {"images"})
-        with pytest.raises(UpstreamFailed):
-            await Lab().ask(route(target(failing), target(lacks)), needs=frozenset({"images"}))
-        assert lacks.calls == []
-
-    run(work())
+@in_virtual_time
+async def test_a_target_that_would_drop_something_is_no_fallback_either() -> None:
+    failing = Scripted("able").always(ProviderError("no", provider="able"))
+    lacks = Scripted("lacks", ALL - {"images"})
+    with pytest.raises(UpstreamFailed):
+        await Lab().ask(route(target(failing), target(lacks)), needs=frozenset({"images"}))
+    assert lacks.calls == []
 
 
 def test_what_nobody_supports_is_a_400_that_names_the_field_and_who_lacks_what() -> None:
@@ -291,51 +289,47 @@ def test_streams_and_whole_answers_are_not_measured_by_the_same_clock() -> None:
         assert first.target.provider.name == name
 
 
-def test_a_slow_target_gets_a_small_share_and_its_part_again_when_it_recovers() -> None:
+@in_virtual_time
+async def test_a_slow_target_gets_a_small_share_and_its_part_again_when_it_recovers() -> None:
     """Three servers, 20 requests/s for two minutes each way; one takes ten times as long, then does not."""
 
-    async def work() -> None:
-        lab = Lab(seed=11)
-        servers = [Scripted(name).always(0.2, "hi", 0.3, STOP) for name in "abc"]
-        given = route(*(target(server) for server in servers), policy="latency")
-        slow = servers[2]
+    lab = Lab(seed=11)
+    servers = [Scripted(name).always(0.2, "hi", 0.3, STOP) for name in "abc"]
+    given = route(*(target(server) for server in servers), policy="latency")
+    slow = servers[2]
 
-        async def load(seconds: int) -> Counter[str]:
-            before = {server.name: len(server.calls) for server in servers}
-            async with asyncio.TaskGroup() as group:
-                for _ in range(seconds * 20):
-                    group.create_task(lab.ask(given))
-                    await asyncio.sleep(0.05)
-            return Counter({server.name: len(server.calls) - before[server.name] for server in servers})
+    async def load(seconds: int) -> Counter[str]:
+        before = {server.name: len(server.calls) for server in servers}
+        async with asyncio.TaskGroup() as group:
+            for _ in range(seconds * 20):
+                group.create_task(lab.ask(given))
+                await asyncio.sleep(0.05)
+        return Counter({server.name: len(server.calls) - before[server.name] for server in servers})
 
-        even = await load(30)
-        slow.always(2.0, "hi", 0.3, STOP)
-        await load(10)
-        uneven = await load(120)
-        slow.always(0.2, "hi", 0.3, STOP)
-        await load(30)
-        again = await load(60)
-        assert min(even.values()) / even.total() > 0.2
-        assert 0 < uneven["c"] / uneven.total() < 0.1
-        assert again["c"] / again.total() > 0.2
-        assert lab.in_flight() == 0
-
-    run(work())
+    even = await load(30)
+    slow.always(2.0, "hi", 0.3, STOP)
+    await load(10)
+    uneven = await load(120)
+    slow.always(0.2, "hi", 0.3, STOP)
+    await load(30)
+    again = await load(60)
+    assert min(even.values()) / even.total() > 0.2
+    assert 0 < uneven["c"] / uneven.total() < 0.1
+    assert again["c"] / again.total() > 0.2
+    assert lab.in_flight() == 0
 
 
-def test_a_slow_target_is_tried_again_though_nobody_else_is_slower() -> None:
-    async def work() -> None:
-        lab = Lab(seed=5)
-        fast, slow = Scripted("fast").always(0.2, "hi", STOP), Scripted("slow").always(8.0, "hi", STOP)
-        given = route(target(fast), target(slow), policy="latency")
-        for _ in range(2):
-            await lab.ask(given)
-        assert len(slow.calls) == 1
-        slow.always(0.2, "hi", STOP)
-        began = now()
-        while len(slow.calls) == 1:
-            await lab.ask(given)
-            await asyncio.sleep(0.3)
-        assert now() - began < 60
-
-    run(work())
+@in_virtual_time
+async def test_a_slow_target_is_tried_again_though_nobody_else_is_slower() -> None:
+    lab = Lab(seed=5)
+    fast, slow = Scripted("fast").always(0.2, "hi", STOP), Scripted("slow").always(8.0, "hi", STOP)
+    given = route(target(fast), target(slow), policy="latency")
+    for _ in range(2):
+        await lab.ask(given)
+    assert len(slow.calls) == 1
+    slow.always(0.2, "hi", STOP)
+    began = now()
+    while len(slow.calls) == 1:
+        await lab.ask(given)
+        await asyncio.sleep(0.3)
+    assert now() - began < 60

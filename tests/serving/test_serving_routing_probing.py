@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 import pytest
-from serving_routing_lab import FOREVER, Lab, Scripted, now, route, run, target
+from serving_routing_lab import FOREVER, Lab, Scripted, in_virtual_time, now, route, run, target
 
 from mainstay.models.errors import ProviderUnreachable
 from mainstay.models.types import ChatCall, ChatMessage, Health, Tool
@@ -57,51 +57,45 @@ def test_a_server_that_is_not_well_twice_is_left_before_a_request_finds_out(
         run(work())
 
 
-def test_a_server_that_is_well_again_is_tried_by_the_next_request() -> None:
-    async def work() -> None:
-        lab, server, other = Lab(), Server("server"), Server("other")
-        given = route(target(server), target(other))
-        prober = Prober(lab.router.breakers)
-        await lab.ask(given)
-        server.says = [Health(False), Health(False)]
-        for _ in range(3):
-            await prober.probe_once()
-        assert lab.states()["server/m"] == "half_open"
-        await lab.ask(given)
-        assert (len(server.calls), lab.states()["server/m"]) == (2, "closed")
-
-    run(work())
+@in_virtual_time
+async def test_a_server_that_is_well_again_is_tried_by_the_next_request() -> None:
+    lab, server, other = Lab(), Server("server"), Server("other")
+    given = route(target(server), target(other))
+    prober = Prober(lab.router.breakers)
+    await lab.ask(given)
+    server.says = [Health(False), Health(False)]
+    for _ in range(3):
+        await prober.probe_once()
+    assert lab.states()["server/m"] == "half_open"
+    await lab.ask(given)
+    assert (len(server.calls), lab.states()["server/m"]) == (2, "closed")
 
 
-def test_all_models_of_a_server_are_judged_by_one_question() -> None:
-    async def work() -> None:
-        lab, server = Lab(), Server("server")
-        await lab.ask(route(target(server, "a")))
-        await lab.ask(route(target(server, "b")))
-        await Prober(lab.router.breakers).probe_once()
-        assert len(server.asked_s) == 1
-        assert [v.waiting for v in lab.router.breakers.states(now())] == [0, 0]
-
-    run(work())
+@in_virtual_time
+async def test_all_models_of_a_server_are_judged_by_one_question() -> None:
+    lab, server = Lab(), Server("server")
+    await lab.ask(route(target(server, "a")))
+    await lab.ask(route(target(server, "b")))
+    await Prober(lab.router.breakers).probe_once()
+    assert len(server.asked_s) == 1
+    assert [v.waiting for v in lab.router.breakers.states(now())] == [0, 0]
 
 
-def test_it_asks_every_few_seconds_while_the_server_is_used_and_no_longer() -> None:
-    async def work() -> None:
-        lab, server, plain = Lab(), Server("server"), Scripted("plain")
-        prober, began = Prober(lab.router.breakers, interval_s=3.0), now()
-        prober.start()
-        prober.start()
-        await asyncio.sleep(10)
-        assert server.asked_s == []
-        await lab.ask(route(target(server), target(plain)))
-        await asyncio.sleep(120)
-        await prober.stop()
-        await prober.stop()
-        assert [at - began for at in server.asked_s[:3]] == [12.0, 15.0, 18.0]
-        assert len(server.asked_s) == 20
-        assert len(asyncio.all_tasks()) == 1
-
-    run(work())
+@in_virtual_time
+async def test_it_asks_every_few_seconds_while_the_server_is_used_and_no_longer() -> None:
+    lab, server, plain = Lab(), Server("server"), Scripted("plain")
+    prober, began = Prober(lab.router.breakers, interval_s=3.0), now()
+    prober.start()
+    prober.start()
+    await asyncio.sleep(10)
+    assert server.asked_s == []
+    await lab.ask(route(target(server), target(plain)))
+    await asyncio.sleep(120)
+    await prober.stop()
+    await prober.stop()
+    assert [at - began for at in server.asked_s[:3]] == [12.0, 15.0, 18.0]
+    assert len(server.asked_s) == 20
+    assert len(asyncio.all_tasks()) == 1
 
 
 # Conversations

@@ -12,14 +12,9 @@ from serving_plane import CHEAP, FREE, Plane, Scripted
 from serving_providers import Plain
 from serving_rails import MAIL, MASKS
 
-from mainstay.models.types import (
-    ResponseFormat,
-    Target,
-)
+from mainstay.models.types import ResponseFormat, Target
 from mainstay.serving import ask
-from mainstay.serving.errors import (
-    BadField,
-)
+from mainstay.serving.errors import BadField
 from mainstay.serving.schema_check import problem_with
 
 
