@@ -16,7 +16,6 @@ from mainstay.serving.limits.types import Ask
 from mainstay.serving.pipeline import answer
 from mainstay.serving.types import CacheWish
 
-NOTHING = Ask(0, 0, 0)
 ADA = Identity("key_ms-good", "Ada", "key", "developer", frozenset({"crew"}))
 CALLER = Identity("user_1", "Ada", "user", "developer", frozenset({"crew"}))
 ASKED = (ChatMessage("user", QUESTION),)
@@ -69,7 +68,13 @@ async def asked(
     plane: Plane, question: str = QUESTION, model: str = "bot", *, identity: Identity = CALLER, **fields: Any
 ) -> Final:
     """The answer to a question in no API's form, as the control plane's pages ask it."""
-    if (key := fields.get("key")) is not None:
-        plane.knows(key)
     fields = {"messages": (ChatMessage("user", question),), "source_format": None, **fields}
     return await ask(made(model=model, identity=identity, **fields), plane.deps)
+
+
+async def requests_left(plane: Plane, key: ApiKey) -> int:
+    """How many requests the key may still send in this minute, after one that is counted to find out."""
+    hold = await plane.deps.limiter.reserve(plane.deps.snapshots.current.scopes_of(key, None), Ask(0, 0, 0))
+    plane.deps.limiter.settle(hold, 0, 0)
+    assert hold.rate is not None
+    return hold.rate.remaining

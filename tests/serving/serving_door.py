@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -12,25 +14,58 @@ import aiohttp
 import openai
 import orjson
 import pytest
+import uvicorn
 from serving_plane import QUESTION, Plane
 
 HI = {"role": "user", "content": "hi"}
 ASK: list[Any] = [{"role": "user", "content": QUESTION}]
+BEARER = {"authorization": "Bearer ms-good"}
 PATHS = ("chat/completions", "responses", "messages", "completions")
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    """The base URL of the application under a real server."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    finally:
+        server.should_exit = True
+        await task
 
 
 @asynccontextmanager
 async def door(serve: Any, plane: Plane, **options: Any) -> AsyncIterator[Any]:
     url = await serve(plane.gateway(**options))
-    headers = {"authorization": "Bearer ms-good"}
 
     async def post(path: str, body: Any, **more: Any) -> tuple[int, str]:
         data = body if isinstance(body, bytes) else orjson.dumps(body)
         async with http.post(f"{url}{path}", data=data, **more) as response:
             return response.status, await response.text()
 
-    async with aiohttp.ClientSession(headers=headers) as http:
+    async with aiohttp.ClientSession(headers=BEARER) as http:
         yield post
+
+
+@asynccontextmanager
+async def stream_of(
+    serve: Any, plane: Plane, *, headers: Mapping[str, str] = BEARER, **options: Any
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """A chat's stream as it arrives."""
+    url = await serve(plane.gateway(**options))
+    body = {"model": "acme/small", "messages": ASK, "stream": True}
+    async with (
+        aiohttp.ClientSession(headers=headers) as http,
+        http.post(f"{url}/chat/completions", json=body) as response,
+    ):
+        yield response
 
 
 def asked_by(path: str, stream: bool) -> dict[str, Any]:

@@ -295,6 +295,12 @@ class Plane:
         scopes = {k.id: scopes_of(k, {}, {}, {}, {}) for k in keys}
         self._swap(keys=known, key_scopes=scopes)
 
+    def key(self, **fields: Any) -> ApiKey:
+        """A key that is known, and no other."""
+        key = api_key(**fields)
+        self.knows(key)
+        return key
+
     async def budget(self, key: ApiKey) -> BudgetState:
         """Where the key's only budget stands."""
         (state,) = await self.deps.limiter.states(scopes_of(key, {}, {}, {}, {}))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
-import uvicorn
 
 from mainstay.core.ids import new_id, new_trace_id
 from mainstay.models.collect import Collector
@@ -140,21 +136,3 @@ async def _start(send: Any, status: int, headers: dict[str, str]) -> None:
 
 async def _piece(send: Any, body: bytes, *, last: bool = False) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": not last})
-
-
-@asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
-    """The base URL of the application under a real server."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0.005)
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    finally:
-        server.should_exit = True
-        await task

@@ -23,6 +23,14 @@ USAGE = Usage(
 )
 
 
+def deep(levels: int) -> Any:
+    """Lists in lists."""
+    value: Any = {}
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 def started(release: str | None = None) -> Started:
     return Started(TRACE, "snap", "acme/large", "acme", release, "bypass")
 

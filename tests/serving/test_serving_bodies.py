@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from serving_door import asked_by, door
+from serving_door import BEARER, asked_by, door
 from serving_plane import Plane
 
 BROKEN: dict[str, bytes] = {
@@ -76,14 +76,10 @@ async def test_no_header_is_an_internal_error(serve: Any, plane: Plane, headers:
     ],
 )
 async def test_a_bad_body_is_explained(serve: Any, plane: Plane, raw: bytes, status: int, said: str) -> None:
-    url = await serve(plane.gateway(body_limit_bytes=1000))
-    async with (
-        aiohttp.ClientSession(headers={"authorization": "Bearer ms-good"}) as http,
-        http.post(f"{url}/chat/completions", data=raw) as response,
-    ):
-        body = json.loads(await response.text())
-    assert response.status == status
-    assert said in body["error"]["message"]
+    async with door(serve, plane, body_limit_bytes=1000) as post:
+        told, body = await post("/chat/completions", raw)
+    assert told == status
+    assert said in json.loads(body)["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +90,7 @@ async def test_other_paths_and_methods_are_refused(
 ) -> None:
     url = await serve(plane.gateway())
     async with (
-        aiohttp.ClientSession(headers={"authorization": "Bearer ms-good"}) as http,
+        aiohttp.ClientSession(headers=BEARER) as http,
         http.request(method, url + path) as response,
     ):
         assert response.status == status

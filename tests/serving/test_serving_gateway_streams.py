@@ -7,8 +7,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from serving_door import ASK, read_until_cut
-from serving_plane import Plane, api_key
+from serving_door import ASK, BEARER, read_until_cut, stream_of
+from serving_plane import Plane
 
 from mainstay.models import ProviderAuthFailed, ProviderError
 from mainstay.models.types import Delta
@@ -19,22 +19,16 @@ from mainstay.observe.types import Attr
 async def test_a_stream_cut_midway_ends_with_an_error_and_no_done(
     serve: Any, plane: Plane, ending: str
 ) -> None:
-    plane.knows(api_key(budget_nusd=10**9))
+    key = plane.key(budget_nusd=10**9)
     cut: list[Any] = [ProviderError("broke", provider="acme")] if ending == "error" else []
     plane.model.plays(Delta(text="Hel"), *cut)
-    url = await serve(plane.gateway())
-    body = {"model": "acme/small", "messages": ASK, "stream": True}
-    async with (
-        aiohttp.ClientSession(headers={"authorization": "Bearer ms-good"}) as http,
-        http.post(f"{url}/chat/completions", json=body) as response,
-    ):
+    async with stream_of(serve, plane) as response:
         text = await read_until_cut(response)
     assert response.status == 200
     assert '"error"' in text
     assert "[DONE]" not in text
     assert len(plane.model.calls) == 1
-    state = await plane.budget(api_key(budget_nusd=10**9))
-    assert state is not None
+    state = await plane.budget(key)
     assert state.held_nusd == 0
     assert state.spent_nusd > 0  # what was said until then is paid for
     assert plane.sink.traces[-1][0].status == "error"
@@ -45,11 +39,11 @@ async def test_a_stream_cut_midway_ends_with_an_error_and_no_done(
 async def test_a_client_that_leaves_cancels_the_upstream_call_and_is_billed_once(
     serve: Any, plane: Plane, stream: bool, words: int
 ) -> None:
-    plane.knows(api_key(budget_nusd=10**9))
+    key = plane.key(budget_nusd=10**9)
     plane.model.plays(*[Delta(text="Hel")] * words, asyncio.Event())
     url = await serve(plane.gateway())
     body = {"model": "acme/small", "messages": ASK, "stream": stream}
-    async with aiohttp.ClientSession(headers={"authorization": "Bearer ms-good"}) as http:
+    async with aiohttp.ClientSession(headers=BEARER) as http:
         asking = asyncio.create_task(http.post(f"{url}/chat/completions", json=body))
         await plane.model.started.wait()
         if stream and words:
@@ -62,8 +56,7 @@ async def test_a_client_that_leaves_cancels_the_upstream_call_and_is_billed_once
             await plane.model.cancelled.wait()
             while not plane.sink.traces:
                 await asyncio.sleep(0.005)
-    state = await plane.budget(api_key(budget_nusd=10**9))
-    assert state is not None
+    state = await plane.budget(key)
     assert state.held_nusd == 0
     assert state.spent_nusd > 0
     assert plane.sink.traces[-1][0].attributes[Attr.ERROR_TYPE] == "cancelled"
@@ -72,12 +65,7 @@ async def test_a_client_that_leaves_cancels_the_upstream_call_and_is_billed_once
 async def test_a_silent_provider_is_bridged_by_comments(serve: Any, plane: Plane) -> None:
     go = asyncio.Event()
     plane.model.plays(go, Delta(text="Hello."), Delta(finish_reason="stop"))
-    url = await serve(plane.gateway(ping_after_s=0.01))
-    body = {"model": "acme/small", "messages": ASK, "stream": True}
-    async with (
-        aiohttp.ClientSession(headers={"x-api-key": "ms-good"}) as http,
-        http.post(f"{url}/chat/completions", json=body) as response,
-    ):
+    async with stream_of(serve, plane, headers={"x-api-key": "ms-good"}, ping_after_s=0.01) as response:
         first = await response.content.readline()
         go.set()
         rest = await response.text()
@@ -89,12 +77,7 @@ async def test_a_silent_provider_is_bridged_by_comments(serve: Any, plane: Plane
 async def test_a_failure_after_a_comment_is_told_in_the_stream(serve: Any, plane: Plane) -> None:
     go = asyncio.Event()
     plane.model.plays(go, ProviderAuthFailed("refused our key", provider="acme", upstream_status=401))
-    url = await serve(plane.gateway(ping_after_s=0.01))
-    body = {"model": "acme/small", "messages": ASK, "stream": True}
-    async with (
-        aiohttp.ClientSession(headers={"authorization": "Bearer ms-good"}) as http,
-        http.post(f"{url}/chat/completions", json=body) as response,
-    ):
+    async with stream_of(serve, plane, ping_after_s=0.01) as response:
         await response.content.readline()
         go.set()
         rest = await read_until_cut(response)

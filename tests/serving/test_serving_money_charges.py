@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 from serving_asking import ADA, QUESTION, made, streamed, target_of
-from serving_plane import Plane, Scripted, api_key
+from serving_plane import Plane, Scripted
 from serving_providers import Plain
 
 from mainstay.models import ProviderStreamBroken
@@ -29,8 +29,7 @@ from mainstay.serving.structured import StructureNotMet
 async def test_a_provider_that_reports_more_than_was_held_is_recorded_truthfully_and_ends_the_budget(
     plane: Plane,
 ) -> None:
-    key = api_key("ms-over", budget_nusd=1_000_000)
-    plane.knows(key)
+    key = plane.key(budget_nusd=1_000_000)
     plane.model.says("thought for long", usage=Usage(10, 50_000, reasoning_tokens=49_990))
 
     final = await ask(made(key, max_tokens=100), plane.deps)
@@ -44,8 +43,7 @@ async def test_a_provider_that_reports_more_than_was_held_is_recorded_truthfully
 
 
 async def test_every_choice_is_held_and_every_choice_of_a_cut_stream_is_charged(plane: Plane) -> None:
-    key = api_key("ms-n", budget_nusd=10**9)
-    plane.knows(key)
+    key = plane.key(budget_nusd=10**9)
     words = "several words that are not the first choice " * 20
     plane.model.plays(
         Delta(text="short", index=0),
@@ -69,8 +67,7 @@ async def test_every_choice_is_held_and_every_choice_of_a_cut_stream_is_charged(
 
 
 async def test_counts_told_before_a_cut_do_not_hide_what_came_after_them(plane: Plane) -> None:
-    key = api_key("ms-running", budget_nusd=10**9)
-    plane.knows(key)
+    key = plane.key(budget_nusd=10**9)
     plane.model.plays(
         Delta(text="one", usage=Usage(500, 1)),
         Delta(text=" and many more words" * 50),
@@ -84,8 +81,7 @@ async def test_counts_told_before_a_cut_do_not_hide_what_came_after_them(plane: 
 
 
 async def test_a_dearer_tier_of_service_is_an_unknown_price(plane: Plane) -> None:
-    key = api_key("ms-tier", budget_nusd=10**9)
-    plane.knows(key)
+    key = plane.key(budget_nusd=10**9)
     plane.model.says("fine")
 
     with pytest.raises(PriceUnknown):
@@ -102,8 +98,7 @@ async def test_the_call_that_mends_a_schema_is_paid_within_the_same_hold(plane: 
     model.says("no json")
     model.says('{"a": 1}')
     plane.adds("acme/plain", target_of(model, "plain"))
-    key = api_key("ms-mend", budget_nusd=10**9)
-    plane.knows(key)
+    key = plane.key(budget_nusd=10**9)
     wanted = ResponseFormat({"type": "object", "required": ["a"]})
 
     final = await ask(made(key, "acme/plain", response_format=wanted), plane.deps)
@@ -121,8 +116,7 @@ async def test_a_mend_spends_no_more_than_the_budget_has_left(plane: Plane, budg
     model.says("no json")
     plane.adds("acme/plain", target_of(model, "plain"))
     wanted = ResponseFormat({"type": "object", "required": ["a"]})
-    key = api_key("ms-no-mend", budget_nusd=budget_nusd)
-    plane.knows(key)
+    key = plane.key(budget_nusd=budget_nusd)
 
     with pytest.raises((InsufficientQuota, BudgetInFlight, RequestExceedsBudget, StructureNotMet)):
         await ask(made(key, "acme/plain", response_format=wanted), plane.deps)
@@ -171,8 +165,7 @@ class Embeds(Scripted):
 
 
 async def test_embeddings_whose_caller_leaves_cost_what_was_sent(plane: Plane) -> None:
-    key = api_key("ms-embed", budget_nusd=10**9)
-    plane.knows(key)
+    key = plane.key(budget_nusd=10**9)
     provider = Embeds()
     plane.adds("acme/embed", target_of(provider, "embed"))
     text = "many words to embed " * 50

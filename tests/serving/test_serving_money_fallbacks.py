@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from serving_asking import DEAR, QUESTION, made, route, streamed, target_of
-from serving_plane import FREE, Plane, Scripted, api_key
+from serving_plane import FREE, Plane, Scripted
 
 from mainstay.models import ProviderStreamBroken, ProviderUnreachable
 from mainstay.models.tokens import token_estimate
@@ -17,8 +17,7 @@ from mainstay.serving.errors import RequestExceedsBudget
 
 
 async def test_a_failed_attempt_is_paid_for_and_a_dearer_fallback_tops_the_hold_up(plane: Plane) -> None:
-    key = api_key("ms-fall", budget_nusd=10**9)
-    plane.knows(key)
+    key = plane.key(budget_nusd=10**9)
     first, spare = Scripted("first"), Scripted("spare")
     first.plays(ProviderStreamBroken("cut", provider="first"))
     spare.says("fine", usage=Usage(8, 2))
@@ -35,8 +34,7 @@ async def test_a_failed_attempt_is_paid_for_and_a_dearer_fallback_tops_the_hold_
 async def test_a_free_fallback_answers_though_the_failed_attempt_cost_more_than_was_held(
     plane: Plane,
 ) -> None:
-    key = api_key("ms-free", budget_nusd=600_000)
-    plane.knows(key)
+    key = plane.key(budget_nusd=600_000)
     first, spare = Scripted("first"), Scripted("spare")
     first.plays(Delta(usage=Usage(10_000, 9000)), ProviderStreamBroken("cut", provider="first"))
     spare.says("free")
@@ -52,8 +50,7 @@ async def test_a_free_fallback_answers_though_the_failed_attempt_cost_more_than_
 async def test_what_a_dear_fallback_would_need_is_given_back_once_a_free_target_is_chosen(
     plane: Plane,
 ) -> None:
-    key = api_key("ms-back", budget_nusd=10**9)
-    plane.knows(key)
+    key = plane.key(budget_nusd=10**9)
     gate = asyncio.Event()
     free = Scripted("free")
     free.plays(gate, Delta(text="fine", finish_reason="stop", usage=Usage(1, 1)))
@@ -77,8 +74,7 @@ async def test_a_fallback_that_the_budget_cannot_pay_is_not_asked(plane: Plane) 
     least = need_of(made().request.call, dear).least_nusd
     assert worst is not None
     assert least is not None
-    key = api_key("ms-tight", budget_nusd=least - 1)
-    plane.knows(key)
+    key = plane.key(budget_nusd=least - 1)
 
     with pytest.raises(RequestExceedsBudget):
         await ask(made(key, "pair"), plane.deps)
@@ -96,8 +92,7 @@ async def test_a_route_answers_while_its_cheap_target_can_be_paid_for(plane: Pla
     route(plane, "pair", cheap, dear)
     least = need_of(made().request.call, dear).least_nusd
     assert least is not None
-    key = api_key("ms-near-end", budget_nusd=least - 1)
-    plane.knows(key)
+    key = plane.key(budget_nusd=least - 1)
 
     final = await ask(made(key, "pair"), plane.deps)
 

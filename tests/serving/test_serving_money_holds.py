@@ -28,8 +28,7 @@ from mainstay.serving.surfaces import SURFACES
 async def test_wherever_a_request_is_cancelled_nothing_stays_held_and_no_more_than_was_held_is_spent(
     plane: Plane, stream: bool
 ) -> None:
-    key = api_key("ms-cut", budget_nusd=10**9)
-    plane.knows(key)
+    key = plane.key(budget_nusd=10**9)
     model = Yielding()
     model.says("a ", "b ", "c ", "d ", usage=Usage(10, 4))
     plane.adds("acme/slow", target_of(model, "slow"))
@@ -57,8 +56,7 @@ async def test_wherever_a_request_is_cancelled_nothing_stays_held_and_no_more_th
 
 
 async def test_many_requests_of_every_outcome_never_overspend_one_budget(plane: Plane) -> None:
-    key = api_key("ms-many", budget_nusd=9_000_000)
-    plane.knows(key)
+    key = plane.key(budget_nusd=9_000_000)
     kinds = (
         [Delta(text="word "), Delta(text="word "), Delta(finish_reason="stop")],
         [ProviderUnreachable("gone", provider="p")],
@@ -132,8 +130,7 @@ def test_what_providers_add_for_tools_and_what_a_body_passes_on_unread_are_held(
 
 async def test_a_masked_text_longer_than_what_it_hides_is_held_as_it_is_sent(plane: Plane) -> None:
 
-    key = api_key("ms-mask", budget_nusd=10**9)
-    plane.knows(key)
+    key = plane.key(budget_nusd=10**9)
     plane.guards_models_with(RULES)
     plane.model.says("fine", usage=Usage(10, 5))
     text = "a@b.co " * 40
@@ -204,11 +201,10 @@ def test_the_worst_case_covers_every_class_of_token() -> None:
 
 
 async def test_the_hold_grows_to_the_rendered_prompt_and_ends_empty(plane: Plane) -> None:
-    key = api_key(budget_nusd=10**9)
+    key = plane.key(budget_nusd=10**9)
     plane.model.says(CHECK_IN)
     await asked(plane, key=key)
     state = await plane.budget(key)
-    assert state is not None
     assert (state.spent_nusd, state.held_nusd) == (3000, 0)
     settle = plane.sink.traces[-1][0].attributes
     assert settle["mainstay.budget.settled_nusd"] == 3000
@@ -221,7 +217,7 @@ def _bytes_of(plane: Plane) -> int:
 
 async def test_forwarded_fields_count_into_the_worst_case(plane: Plane) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "x", "description": "long " * 2000}}
-    key = api_key(budget_nusd=500_000)  # 10,000 bytes at 100 nano-dollars each are twice that
+    key = plane.key(budget_nusd=500_000)  # 10,000 bytes at 100 nano-dollars each are twice that
     with pytest.raises(RequestExceedsBudget):
         await asked(
             plane, model="acme/small", key=key, extra={"response_format": schema}, source_format="openai.chat"
@@ -230,21 +226,19 @@ async def test_forwarded_fields_count_into_the_worst_case(plane: Plane) -> None:
 
 
 async def test_a_hard_budget_lowers_max_tokens_to_what_it_pays_for(serve: Any, plane: Plane) -> None:
-    plane.knows(api_key(budget_nusd=30_000))
+    key = plane.key(budget_nusd=30_000)
     plane.model.says("Hello.", usage=Usage(10, 5))
     async with client(serve, plane) as sdk:
         await sdk.chat.completions.create(model="acme/small", messages=ASK, max_tokens=900)
     granted = plane.model.calls[0].max_tokens
     assert granted is not None
     assert 16 <= granted < 900
-    state = await plane.budget(api_key(budget_nusd=30_000))
-    assert state is not None
+    state = await plane.budget(key)
     assert (state.spent_nusd, state.held_nusd) == (3000, 0)
 
 
 async def test_many_streams_on_one_small_budget_never_overspend(serve: Any, plane: Plane) -> None:
-    key = api_key(budget_nusd=100_000)
-    plane.knows(key)
+    key = plane.key(budget_nusd=100_000)
     plane.model.says("Hello", " there.", usage=Usage(24, 16))
 
     async def one(sdk: openai.AsyncOpenAI) -> None:
@@ -260,6 +254,5 @@ async def test_many_streams_on_one_small_budget_never_overspend(serve: Any, plan
     async with client(serve, plane) as sdk:
         await asyncio.gather(*(one(sdk) for _ in range(40)))
     state = await plane.budget(key)
-    assert state is not None
     assert state.held_nusd == 0
     assert 0 < state.spent_nusd <= 100_000

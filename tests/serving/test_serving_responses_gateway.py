@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import openai
 import pytest
+from serving_door import served
 from serving_plane import Plane, api_key
-from serving_responses_harness import served
 
 from mainstay.core.database import Database
 from mainstay.models.types import ChatMessage

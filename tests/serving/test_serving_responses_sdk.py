@@ -10,7 +10,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 from pydantic import BaseModel
-from serving_responses_harness import ScriptedApp, broken, served, tool_call, words
+from serving_door import served
+from serving_responses_harness import ScriptedApp, broken, tool_call, words
 
 from mainstay.core.database import Database
 from mainstay.models.types import ChatMessage, Delta, Thinking, ToolCall

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from surface_kit import deep
 
 from mainstay.serving.errors import BadField
 from mainstay.serving.surfaces import Surface
@@ -113,13 +114,6 @@ BODIES: dict[str, tuple[Surface, Any]] = {
     "completions": (CompletionsSurface(), COMPLETIONS),
 }
 Path = tuple[Any, ...]
-
-
-def deep(levels: int) -> Any:
-    value: Any = {}
-    for _ in range(levels):
-        value = [value]
-    return value
 
 
 def paths(value: Any, path: Path = ()) -> Iterator[Path]:

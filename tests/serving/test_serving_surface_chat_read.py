@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from surface_kit import deep
 
 from mainstay.models.types import (
     CacheMark,
@@ -25,11 +26,7 @@ USER = {"role": "user", "content": "Hello"}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "Now.", "parameters": SCHEMA}}
 CALL = {"id": "call_a", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Bern"}'}}
-DEEP: Any = []
-
-
-for _ in range(150):
-    DEEP = [DEEP]
+DEEP = deep(150)
 
 
 def body(**fields: Any) -> dict[str, Any]:
@@ -351,9 +348,6 @@ def test_a_request_without_a_model_or_messages_is_refused(missing: str) -> None:
 
 
 def test_a_field_nested_without_end_is_refused() -> None:
-    nested: dict[str, Any] = {}
-    for _ in range(300):
-        nested = {"a": [nested]}
     for name in ("metadata", "response_format"):
         with pytest.raises(BadField, match=f"{name}: is nested"):
-            read_chat_request(body(**{name: nested}))
+            read_chat_request(body(**{name: {"a": deep(600)}}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from surface_kit import deep
 
 from mainstay.models.types import (
     CacheMark,
@@ -26,9 +27,7 @@ USER = {"role": "user", "content": "Hello"}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"name": "weather", "description": "Now.", "input_schema": SCHEMA}
 MARK = {"type": "ephemeral"}
-DEEP: Any = []
-for _ in range(150):
-    DEEP = [DEEP]
+DEEP = deep(150)
 
 
 def body(**fields: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from surface_kit import deep
 
 from mainstay.models.types import (
     CacheMark,
@@ -184,13 +185,6 @@ def test_reasoning_from_openai_itself_keeps_the_id_it_had_there():
     assert message.thinking == (Thinking(encrypted="gAAAA", id="rs_theirs"),)
 
 
-def nested(levels: int) -> Any:
-    value: Any = {}
-    for _ in range(levels):
-        value = {"a": value}
-    return value
-
-
 def user(*content: Any) -> list[Any]:
     return [{"role": "user", "content": list(content)}]
 
@@ -228,7 +222,7 @@ def user(*content: Any) -> list[Any]:
             {"input": [{"type": "reasoning", "summary": [], "encrypted_content": "mainstay.1:x"}]},
             "input[0].encrypted_content",
         ),
-        ({"deep": nested(200)}, "deep"),
+        ({"deep": deep(200)}, "deep"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].id"),
         ({"input": [{"id": "msg_1"}]}, "input[0].id"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
