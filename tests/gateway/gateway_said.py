@@ -46,6 +46,7 @@ class Heard:
     turns: tuple[tuple[str, str], ...]
     tools: tuple[str, ...] = ()
     forced: str | None = None
+    one_call: bool = False
     schema: Mapping[str, Any] | None = None
     images: tuple[str, ...] = ()
     files: tuple[str, ...] = ()

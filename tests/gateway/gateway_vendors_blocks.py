@@ -72,6 +72,7 @@ class AnthropicVendor(BlockVendor):
             turns=tuple((role, "".join(b.get("text", "") for b in said)) for role, said in turns),
             tools=tuple(tool["name"] for tool in body.get("tools", ())),
             forced=choice.get("name"),
+            one_call=bool(choice.get("disable_parallel_tool_use")),
             schema=config.get("format", {}).get("schema"),
             images=tuple(b["source"]["data"] for b in blocks if b["type"] == "image"),
             files=tuple(b["source"]["data"] for b in blocks if b["type"] == "document"),

@@ -42,6 +42,7 @@ class OpenAiVendor(Vendor):
             turns=tuple((m["role"], openai_text(m["content"])) for m in messages if m["role"] != "tool"),
             tools=tuple(t["function"]["name"] for t in body.get("tools", ())),
             forced=choice["function"]["name"] if isinstance(choice, dict) else None,
+            one_call=body.get("parallel_tool_calls") is False,
             schema=shape.get("json_schema", {}).get("schema"),
             images=tuple(p["image_url"]["url"].split(",")[-1] for p in parts if p["type"] == "image_url"),
             files=tuple(p["file"]["file_data"].split(",")[-1] for p in parts if p["type"] == "file"),

@@ -28,6 +28,7 @@ CITY_SCHEMA: Final = {
     "required": ["name", "people"],
     "additionalProperties": False,
 }
+HI: Any = [{"role": "user", "content": "Hi"}]
 WEATHER: Final = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 

@@ -51,7 +51,12 @@ def asked(stage: Stage, surface: SurfaceName, vendor: Vendor, feature: Feature, 
     assert told.others == said.others
     assert told.tokens == (counted.plain, counted.cached, counted.written, counted.output)
     assert told.cost_nusd == counted.cost_nusd
-    feature.check(told, vendor.heard(), vendor)
+    heard = vendor.heard()
+    assert heard.model == vendor.vendor_model
+    assert heard.tools == feature.wish.tools
+    assert heard.forced == feature.wish.forced
+    assert heard.one_call == feature.wish.one_call_at_a_time
+    feature.check(told, heard, vendor)
     return told
 
 
