@@ -24,8 +24,9 @@ async def test_an_attack_in_an_apps_history_is_blocked(serve: Any, plane: Plane)
     plane.model.says("Fine.")
     messages = [HI, {"role": "assistant", "content": ATTACK}, HI]
     async with door(serve, plane) as post:
-        status, _ = await post("/chat/completions", {"model": "bot", "messages": messages})
-    assert status == 400
+        status, body = await post("/chat/completions", {"model": "bot", "messages": messages})
+    assert (status, json.loads(body)["error"]["code"]) == (400, "content_policy_violation")
+    assert not plane.model.calls
 
 
 @pytest.mark.parametrize("path", ["chat/completions", "responses", "messages"])
@@ -56,7 +57,7 @@ async def test_half_a_sentence_that_is_told_as_removed_was_guarded(serve: Any, p
     ask = {"model": "bot", "messages": [{"role": "user", "content": "When must cars check in?"}]}
     async with door(serve, plane) as post:
         _, body = await post("/chat/completions", ask)
-    assert json.loads(body)["mainstay"]["grounding"]["removed"]
+    assert json.loads(body)["mainstay"]["grounding"]["removed"] == ["Write to [EMAIL] for"]
     assert MAIL not in body
 
 
@@ -74,6 +75,7 @@ async def test_personal_data_in_the_question_goes_on_masked_and_is_not_stored(pl
     plane.model.says(CHECK_IN)
     final = await asked(plane, "When must cars check in? My mail is ada@example.com")
     said = str(plane.model.calls[0].messages)
+    assert "My mail is [EMAIL]" in said
     assert "ada@example.com" not in said
     assert "ada@example.com" not in str(plane.sink.traces)
     assert final.guard[0].check == "pii"
@@ -123,8 +125,8 @@ async def test_a_passage_of_another_group_is_not_seen(plane: Plane) -> None:
     plane.model.says(CHECK_IN)
     outsider = await asked(plane)
     member = await asked(plane, identity=replace(CALLER, groups=frozenset({"board"})))
-    assert len(outsider.passages) == 1
-    assert len(member.passages) == 2
+    assert [p.version_id for p in outsider.passages] == ["version_1"]
+    assert [p.version_id for p in member.passages] == ["version_1", "version_2"]
 
 
 async def test_a_secret_in_the_answer_ends_it(plane: Plane) -> None:
@@ -140,6 +142,5 @@ async def test_an_app_without_a_corpus_just_answers(plane: Plane) -> None:
     plane.runs(("bot", runnable(corpus=None)))
     plane.model.says("Whales sing. ", "Mail ada@example.com now.")
     final = await asked(plane)
-    assert final.text.startswith("Whales sing. Mail ")
-    assert "ada@example.com" not in final.text
+    assert final.text == "Whales sing. Mail [EMAIL] now."
     assert final.grounding.supported_share is None

@@ -31,11 +31,13 @@ def body(**fields: Any) -> dict[str, Any]:
 async def test_an_app_takes_questions_only(plane: Plane, messages: tuple[ChatMessage, ...]) -> None:
     with pytest.raises(BadField):
         await asked(plane, messages=messages)
+    assert plane.model.calls == []
 
 
 async def test_an_app_refuses_stop_sequences_instead_of_ignoring_them(plane: Plane) -> None:
     with pytest.raises(BadField, match="stop"):
         await asked(plane, stop=("months",))
+    assert plane.model.calls == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,7 @@ async def test_embeddings_come_back_as_asked(serve: Any, plane: Plane, encoding:
             await sdk.embeddings.create(model="letters", input=[])
     assert reply.usage.prompt_tokens == 3
     first = reply.data[0].embedding
-    vector = np.frombuffer(__import__("base64").b64decode(first), "<f4") if isinstance(first, str) else first
+    vector = np.frombuffer(base64.b64decode(first), "<f4") if isinstance(first, str) else first
     assert np.allclose(vector, Letters().embed(["a bee"])[0])
 
 

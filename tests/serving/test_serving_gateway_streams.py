@@ -8,9 +8,10 @@ from typing import Any
 import aiohttp
 import pytest
 from serving_door import ASK, BEARER, read_until_cut, stream_of
-from serving_plane import Plane
+from serving_plane import QUESTION, Plane
 
 from mainstay.models import ProviderAuthFailed, ProviderError
+from mainstay.models.tokens import token_estimate
 from mainstay.models.types import Delta
 from mainstay.observe.types import Attr
 
@@ -30,7 +31,7 @@ async def test_a_stream_cut_midway_ends_with_an_error_and_no_done(
     assert len(plane.model.calls) == 1
     state = await plane.budget(key)
     assert state.held_nusd == 0
-    assert state.spent_nusd > 0  # what was said until then is paid for
+    assert state.spent_nusd == token_estimate(QUESTION) * 100 + token_estimate("Hel") * 400
     assert plane.sink.traces[-1][0].status == "error"
 
 
@@ -58,7 +59,9 @@ async def test_a_client_that_leaves_cancels_the_upstream_call_and_is_billed_once
                 await asyncio.sleep(0.005)
     state = await plane.budget(key)
     assert state.held_nusd == 0
-    assert state.spent_nusd > 0
+    assert state.spent_nusd == token_estimate(QUESTION) * 100 + token_estimate("Hel") * 400 * (
+        stream and words
+    )
     assert plane.sink.traces[-1][0].attributes[Attr.ERROR_TYPE] == "cancelled"
 
 

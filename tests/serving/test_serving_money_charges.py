@@ -77,7 +77,8 @@ async def test_counts_told_before_a_cut_do_not_hide_what_came_after_them(plane: 
     with pytest.raises(UpstreamFailed):
         await streamed(plane, made(key, stream=True))
 
-    assert (await plane.budget(key)).spent_nusd > 500 * 100 + 200 * 400
+    said = "one" + " and many more words" * 50
+    assert (await plane.budget(key)).spent_nusd == 500 * 100 + token_estimate(said) * 400
 
 
 async def test_a_dearer_tier_of_service_is_an_unknown_price(plane: Plane) -> None:

@@ -9,14 +9,13 @@ import pytest
 from serving_asking import CALLER, asked, made
 from serving_plane import CHECK_IN, HANDBOOK, NEAR_MISS, QUESTION, Plane, runnable
 
-from mainstay.core.errors import MainstayError
 from mainstay.delivery.types import GenerationSettings
 from mainstay.models import ProviderError
 from mainstay.models.types import ChatMessage, Delta
 from mainstay.observe import Metrics
 from mainstay.observe.types import Attr
 from mainstay.serving import app_caller, ask, replay
-from mainstay.serving.errors import DeadlineExceeded, UpstreamFailed
+from mainstay.serving.errors import DeadlineExceeded, ModelNotFound, UpstreamFailed
 
 
 async def test_earlier_messages_reach_a_prompt_as_history(plane: Plane) -> None:
@@ -61,7 +60,7 @@ async def test_the_trace_tells_the_whole_story(plane: Plane) -> None:
     assert root[Attr.GROUNDED_SHARE] == 1.0
     assert root[Attr.INPUT_MESSAGES] == [{"role": "user", "content": QUESTION}]
     assert root[Attr.OUTPUT_MESSAGES] == [{"role": "assistant", "content": final.text}]
-    assert plane.sink.span("retrieve").attributes[Attr.PASSAGES]
+    assert [p["version_id"] for p in plane.sink.span("retrieve").attributes[Attr.PASSAGES]] == ["version_1"]
     chat = plane.sink.span("chat small")
     assert (chat.kind, chat.attributes[Attr.INPUT_TOKENS], chat.attributes[Attr.OUTPUT_TOKENS]) == (
         "client",
@@ -122,6 +121,6 @@ async def test_a_cancelled_caller_closes_everything(plane: Plane) -> None:
 
 
 async def test_a_request_that_never_reached_a_model_is_known_to_cost_nothing(plane: Plane) -> None:
-    with pytest.raises(MainstayError):
+    with pytest.raises(ModelNotFound):
         await asked(plane, model="nobody")
     assert [s.attributes.get(Attr.COST_NUSD) for s in plane.sink.traces[-1] if s.parent_id is None] == [0]

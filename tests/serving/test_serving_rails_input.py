@@ -111,7 +111,7 @@ async def test_what_the_input_rail_masks_leaves_no_part_of_a_chat(
     left = sent(plane.model.calls[0])
     assert MAIL not in left
     assert base64.b64encode(MAIL.encode()).decode()[:8] not in left
-    assert MAIL not in str(plane.sink.traces[-1]) or where == "user"  # a trace is found by its user
+    assert (MAIL in str(plane.sink.traces[-1])) is (where == "user")  # a trace is found by its user
 
 
 ANTHROPIC: dict[str, dict[str, Any]] = {
@@ -137,9 +137,6 @@ async def test_what_the_input_rail_masks_leaves_no_part_of_anthropics_messages(
     body = {"model": "claude/large", **ANTHROPIC[where]} | ({} if counted else {"max_tokens": 9})
     async with door(serve, plane) as post:
         status, text = await post("/messages/count_tokens" if counted else "/messages", body)
-    if status == 400:  # refused by name, as what is written anew has no place for it
-        assert "document" in where or "example" in where, text
-        return
     assert status == 200, text
     (call,) = provider.counted if counted else provider.calls
     left = encode_count(call, "claude").decode() if counted else sent(call)
@@ -176,7 +173,10 @@ async def test_a_completions_prompt_is_guarded(serve: Any, plane: Plane) -> None
     plane.guards_models_with(MASKS)
     plane.model.says("Fine.")
     async with door(serve, plane) as post:
-        await post("/completions", {"model": "acme/small", "prompt": f"I am {MAIL}", "note": MAIL})
+        status, _ = await post(
+            "/completions", {"model": "acme/small", "prompt": f"I am {MAIL}", "note": MAIL}
+        )
+    assert status == 200
     assert MAIL not in sent(plane.model.calls[0])
 
 
@@ -228,6 +228,7 @@ async def test_an_operators_instructions_may_instruct(serve: Any, plane: Plane) 
     async with door(serve, plane) as post:
         status, _ = await post("/chat/completions", {"model": "acme/small", "messages": messages})
     assert status == 200
+    assert ATTACK in sent(plane.model.calls[0])
 
 
 async def test_a_guards_refusal_is_not_tried_elsewhere(serve: Any, plane: Plane) -> None:
@@ -247,7 +248,8 @@ async def test_a_request_in_which_nothing_is_masked_goes_as_it_came(serve: Any, 
     plane.model.says("Fine.")
     body = {"model": "acme/small", "messages": [HI], "later": {"a": [1, "b"]}, "metadata": {"c": "d"}}
     async with door(serve, plane) as post:
-        await post("/chat/completions", body)
+        status, _ = await post("/chat/completions", body)
+    assert status == 200
     assert plane.model.calls[0].source == body
 
 

@@ -185,6 +185,6 @@ async def test_a_default_policy_guards_plain_models(plane: Plane) -> None:
     plane.guards_models_with(RULES)
     plane.model.says("Mail ada@exam", "ple.com now.")
     final = await asked(plane, "Hello", "acme/small")
-    assert "ada@example.com" not in final.text
+    assert final.text == "Mail [EMAIL] now."
     with pytest.raises(ContentBlocked):
         await asked(plane, ATTACK, "acme/small")

@@ -70,8 +70,12 @@ async def test_a_conversation_goes_on_with_all_that_was_said_but_old_instruction
 async def test_two_answers_may_continue_one(service: ResponsesService):
     first = await answered(service)
 
-    for _ in range(2):
-        await answered(service, previous_response_id=first["id"])
+    one, other = [await answered(service, previous_response_id=first["id"]) for _ in range(2)]
+
+    assert one["id"] != other["id"]
+    for later in (one, other):
+        assert later["previous_response_id"] == first["id"]
+        assert await service.get(later["id"], "key_1") == later
 
 
 async def test_a_response_reads_back_as_it_was_sent(service: ResponsesService):

@@ -267,8 +267,10 @@ def test_a_failure_midway_raises_in_the_sdk_and_nothing_looks_complete() -> None
 
 
 def test_a_refused_request_has_openais_error_form() -> None:
-    reply = reply_to(UpstreamFailed("No."))
-    assert SURFACE.error_body(reply)["error"]["code"] == "upstream_failed"
+    body = SURFACE.error_body(reply_to(UpstreamFailed("No.")))
+    assert set(body) == {"error"}
+    told = {name: body["error"][name] for name in ("message", "type", "param", "code")}
+    assert told == {"message": "No.", "type": "upstream_error", "param": None, "code": "upstream_failed"}
 
 
 @settings(max_examples=50, deadline=None)

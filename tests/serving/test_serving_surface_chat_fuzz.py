@@ -143,7 +143,9 @@ def refused_field(surface: Surface, body: Any) -> str | None:
     try:
         call = surface.read(body).call
     except BadField as refusal:
-        return str(refusal.detail["param"])
+        param = refusal.detail["param"]
+        assert isinstance(param, str)
+        return param
     orjson.dumps([call.source, call.extra, [t.parameters for t in call.tools]])
     return None
 

@@ -324,7 +324,7 @@ def test_a_failure_midway_raises_in_the_sdk_and_nothing_looks_complete() -> None
 
 
 def test_a_ping_into_the_silence_before_the_answer_does_no_harm() -> None:
-    assert accumulated(MessagesSurface().stream(request(), IDS).ping + rendered(TEXT))["content"]
+    assert accumulated(SURFACE.stream(request(), IDS).ping + rendered(TEXT)) == accumulated(rendered(TEXT))
 
 
 @settings(max_examples=60, deadline=None)

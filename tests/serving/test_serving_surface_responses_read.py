@@ -302,7 +302,9 @@ def refused_path(body: dict[str, Any]) -> str | None:
     try:
         assert read(**body).messages
     except BadField as error:
-        return str(error.detail["param"])
+        param = error.detail["param"]
+        assert isinstance(param, str)
+        return param
     return None
 
 
