@@ -169,14 +169,14 @@ async def test_a_redirect_is_not_followed_with_the_key(adapter, provider, upstre
     assert len(upstream.requests) == 1
 
 
-@pytest.mark.parametrize("adapter", [one for one in ADAPTERS if one is not OPENAI], ids=lambda one: one.id)
-@pytest.mark.parametrize("key", ["sk-secret\n", "sk-secret\u2019"])
+@pytest.mark.parametrize("key", ["sk-secret\n", "sk-1\nsk-secret", "sk-secret\u2019"])
 async def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(adapter, upstream, key):
     provider = adapter.make(upstream.base_url, api_key=Secret(key), options=adapter.options_beside_key)
 
     for error in await failures(provider, adapter.call()):
         assert type(error) is ProviderAuthFailed
-        assert "sk-secret" not in repr(error)
+        assert "does not fit into an HTTP header" in str(error)
+        assert "sk-" not in f"{error!r} {error.fix}"
         assert error.__cause__ is None
     await provider.close()
 
