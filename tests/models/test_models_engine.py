@@ -19,14 +19,9 @@ import uvloop
 from mainstay.models import EngineFailed, EngineSettings
 from mainstay.models.engine import Engines, LocalModel, running_engines
 from mainstay.models.providers import LlamaCpp
-from support.local_engine import ask, call, endless, pid, smollm2, text
+from support.local_engine import ask, call, endless, pid, text
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest.fixture(scope="module")
-def gguf(models_dir: Path) -> Path:
-    return smollm2(models_dir)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

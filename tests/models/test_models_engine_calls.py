@@ -17,7 +17,7 @@ from mainstay.models import ChatCall, ChatMessage, EngineSettings, ProviderBadRe
 from mainstay.models.engine.frames import WINDOW
 from mainstay.models.providers import LlamaCpp
 from mainstay.models.types import MediaPart, ResponseFormat, Tool, ToolCall, ToolCallDelta, ToolChoice
-from support.local_engine import ask, call, endless, pid, smollm2, text
+from support.local_engine import ask, call, endless, pid, text
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 
@@ -35,11 +35,6 @@ COLOURS = {
     "required": ["colours", "best"],
     "additionalProperties": False,
 }
-
-
-@pytest.fixture(scope="module")
-def gguf(models_dir: Path) -> Path:
-    return smollm2(models_dir)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

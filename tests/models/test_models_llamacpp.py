@@ -11,27 +11,16 @@ import pytest
 import pytest_asyncio
 
 from mainstay.models import (
-    ChatCall,
-    ChatMessage,
     ContextTooLong,
-    Delta,
     EngineFailed,
     EngineSettings,
     ProviderBadRequest,
     ProviderTimeout,
 )
-from mainstay.models.install import installed
 from mainstay.models.providers import LlamaCpp
+from support.local_engine import ask, call
 
 pytestmark = pytest.mark.model
-
-
-@pytest.fixture(scope="module")
-def gguf(models_dir: Path) -> Path:
-    found = [model.weights for model in installed(models_dir) if model.name == "smollm2"]
-    if not found or found[0] is None:
-        pytest.skip("needs the model: mainstay models add smollm2")
-    return found[0]
 
 
 @pytest_asyncio.fixture
@@ -41,18 +30,9 @@ async def engine(gguf: Path) -> AsyncIterator[LlamaCpp]:
     await engine.close()
 
 
-def call(text: str, **more: object) -> ChatCall:
-    settings: dict[str, object] = {"temperature": 0.0, "max_tokens": 12, **more}
-    return ChatCall(model="smollm2", messages=(ChatMessage("user", text),), **settings)  # type: ignore[arg-type]
-
-
-async def collect(engine: LlamaCpp, chat: ChatCall, deadline_s: float = 120.0) -> list[Delta]:
-    return [delta async for delta in engine.stream(chat, deadline_s)]
-
-
 async def test_an_answer_streams_and_its_prompt_is_cached_for_the_next(engine):
-    first = await collect(engine, call("Name three colours of the rainbow."))
-    again = await collect(engine, call("Name three colours of the rainbow."))
+    first = await ask(engine, call("Name three colours of the rainbow."))
+    again = await ask(engine, call("Name three colours of the rainbow."))
 
     assert "".join(d.text for d in first) == "".join(d.text for d in again) != ""
     assert first[-1].usage is not None
@@ -65,7 +45,7 @@ async def test_an_answer_streams_and_its_prompt_is_cached_for_the_next(engine):
 
 async def test_a_prompt_beyond_the_context_is_refused(engine):
     with pytest.raises(ContextTooLong) as caught:
-        await collect(engine, call("word " * 900))
+        await ask(engine, call("word " * 900))
 
     assert caught.value.status == 400
 
@@ -77,7 +57,7 @@ async def test_closing_the_generator_frees_its_slot(gguf):
     async with aclosing(engine.stream(endless, 120.0)) as stream:
         await anext(stream)
     # The only slot would be taken for some 25 s more, had the generation gone on.
-    after = await collect(engine, call("Hello", max_tokens=2), deadline_s=10.0)
+    after = await ask(engine, call("Hello", max_tokens=2), deadline_s=10.0)
 
     assert after[-1].usage is not None
     await engine.close()
@@ -85,18 +65,18 @@ async def test_closing_the_generator_frees_its_slot(gguf):
 
 async def test_a_call_past_its_deadline_times_out_and_is_cancelled(engine):
     with pytest.raises(ProviderTimeout):
-        await collect(engine, call("Count to a million.", max_tokens=500), deadline_s=0.001)
+        await ask(engine, call("Count to a million.", max_tokens=500), deadline_s=0.001)
 
 
 async def test_more_calls_than_slots_all_get_their_answer(engine):
-    answers = await asyncio.gather(*(collect(engine, call(f"Say {n}.", max_tokens=4)) for n in range(5)))
+    answers = await asyncio.gather(*(ask(engine, call(f"Say {n}.", max_tokens=4)) for n in range(5)))
 
     assert all(deltas[-1].usage is not None for deltas in answers)
 
 
 async def test_closing_the_engine_tells_calls_that_still_wait(gguf):
     engine = LlamaCpp(gguf, EngineSettings(threads=1, slots=1, context_tokens=512))
-    calls = [asyncio.create_task(collect(engine, call("Count.", max_tokens=60))) for _ in range(3)]
+    calls = [asyncio.create_task(ask(engine, call("Count.", max_tokens=60))) for _ in range(3)]
     await asyncio.sleep(0)
 
     await engine.close()
@@ -112,14 +92,14 @@ async def test_a_file_that_is_no_model_is_an_engine_failure(tmp_path):
     engine = LlamaCpp(fake, EngineSettings())
 
     with pytest.raises(EngineFailed, match=r"fake\.gguf"):
-        await collect(engine, call("Hello"))
+        await ask(engine, call("Hello"))
     await engine.close()
 
 
 @pytest.mark.parametrize("extra", [{"grammar": "(("}, {"id_slot": 99}, {"min_p": "much"}], ids=str)
 async def test_fields_that_could_harm_the_engine_do_not_reach_it(engine, extra):
     with pytest.raises(ProviderBadRequest, match=next(iter(extra))):
-        await collect(engine, call("Hello", max_tokens=2, extra=extra))
+        await ask(engine, call("Hello", max_tokens=2, extra=extra))
 
-    deltas = await collect(engine, call("Hello", max_tokens=2, extra={"min_p": 0.1, "store": True}))
+    deltas = await ask(engine, call("Hello", max_tokens=2, extra={"min_p": 0.1, "store": True}))
     assert deltas[-1].usage is not None
