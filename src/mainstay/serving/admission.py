@@ -173,7 +173,7 @@ def asked_tokens(call: ChatCall, target: Target) -> int | None:
 def ask_for(needs: Sequence[Need], spent_nusd: int = 0) -> Ask:
     """One ask for any of `needs`, on top of what failed attempts have cost already: as much as the dearest wants,
     and no less than the cheapest can do with. Whoever is chosen has its own need held before it is asked."""
-    if len(needs) == 1 or all([need is needs[0] for need in needs]):
+    if len(needs) == 1 or all(need is needs[0] for need in needs):
         return _ask_for_one(needs[0], spent_nusd)
     worst = [n.worst_nusd for n in needs]
     least = [n.least_nusd for n in needs]
