@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
 from mainstay.core.errors import MainstayError
-from mainstay.core.ids import new_span_id, new_trace_id
+from mainstay.core.ids import new_trace_id, span_ids
 from mainstay.observe.types import Attr, AttributeValue, Span
 
 SpanKind = Literal["internal", "server", "client", "producer", "consumer"]
 ClockNs = Callable[[], int]
-
-
-def anchored_clock() -> ClockNs:
-    """Nanoseconds since 1970 that only rise: wall clock at the start, monotonic clock from there."""
-    wall, base = time.time_ns(), time.perf_counter_ns()
-    return lambda: wall + time.perf_counter_ns() - base
 
 
 class Step:
@@ -29,49 +23,58 @@ class Step:
     """
 
     __slots__ = (
-        "_attributes",
-        "_end_ns",
+        "_end",
         "_events",
         "_kind",
         "_message",
         "_name",
         "_parent_id",
-        "_start_ns",
+        "_start",
         "_status",
         "_trace",
+        "attributes",
         "span_id",
     )
 
     def __init__(self, trace: TraceBuilder, name: str, kind: SpanKind, parent_id: str | None) -> None:
-        self.span_id = new_span_id()
+        trace.steps.append(self)
+        self.span_id = trace.new_span_id()
         self._trace = trace
         self._name = name
         self._kind: SpanKind = kind
         self._parent_id = parent_id
-        self._start_ns = trace.clock_ns()
-        self._end_ns: int | None = None
+        self._start = trace.now()
+        self._end: int | None = None
         self._status: Literal["unset", "ok", "error"] = "unset"
         self._message = ""
-        self._attributes: dict[str, AttributeValue] = {}
-        self._events: list[dict[str, Any]] = []
+        self.attributes: dict[str, AttributeValue] = {}
+        self._events: tuple[dict[str, Any], ...] = ()
 
     def set(self, attribute: str, value: AttributeValue) -> None:
         """Set an attribute. None means unknown and is left out."""
         if value is not None:
-            self._attributes[attribute] = value
+            self.attributes[attribute] = value
+
+    def set_all(self, attributes: Mapping[str, AttributeValue]) -> None:
+        """Set attributes, in their order. None means unknown and is left out."""
+        own = self.attributes
+        for attribute, value in attributes.items():
+            if value is not None:
+                own[attribute] = value
 
     def event(self, name: str, **attributes: AttributeValue) -> None:
-        self._events.append({"name": name, "time_ns": self._trace.clock_ns(), "attributes": attributes})
+        now_ns = self._trace.offset_ns + self._trace.now()
+        self._events = (*self._events, {"name": name, "time_ns": now_ns, "attributes": attributes})
 
     def fail(self, error: BaseException) -> None:
         """Mark as failed: `error.type` is the stable code of our errors, else the class's name."""
         self._status, self._message = "error", str(error)
-        self._attributes[Attr.ERROR_TYPE] = _error_type(error)
+        self.attributes[Attr.ERROR_TYPE] = _error_type(error)
         self.event("exception", **{"exception.type": type(error).__name__, "exception.message": str(error)})
 
     def step(self, name: str, kind: SpanKind = "internal") -> Step:
         """A child span, open from now on; use as a context manager."""
-        return self._trace.open(name, kind, self.span_id)
+        return Step(self._trace, name, kind, self.span_id)
 
     def __enter__(self) -> Step:
         return self
@@ -85,28 +88,29 @@ class Step:
 
     def leave_out(self) -> None:
         """Nothing came of this step that anybody would look for: no span is made of it."""
-        self._trace.leave_out(self)
+        self._trace.steps.remove(self)
 
     def end(self) -> None:
         """Close the span; the first call counts."""
-        if self._end_ns is None:
-            self._end_ns = self._trace.clock_ns()
+        if self._end is None:
+            self._end = self._trace.now()
 
     def to_span(self) -> Span:
-        assert self._end_ns is not None
+        assert self._end is not None
+        trace = self._trace
         return Span(
-            trace_id=self._trace.trace_id,
-            span_id=self.span_id,
-            parent_id=self._parent_id,
-            name=self._name,
-            start_ns=self._start_ns,
-            end_ns=self._end_ns,
-            kind=self._kind,
-            status=self._status,
-            status_message=self._message,
-            attributes=self._attributes,
-            events=tuple(self._events),
-            resource=self._trace.resource,
+            trace.trace_id,
+            self.span_id,
+            self._parent_id,
+            self._name,
+            trace.offset_ns + self._start,
+            trace.offset_ns + self._end,
+            self._kind,
+            self._status,
+            self._message,
+            self.attributes,
+            self._events,
+            trace.resource,
         )
 
 
@@ -115,7 +119,11 @@ class TraceBuilder:
 
     `parent_id` is the caller's span (W3C traceparent), if any. Steps opened on the builder are children of
     the root; steps opened on a step are its children: the nesting is explicit, so concurrent steps are right.
+    `clock_ns` gives nanoseconds since 1970; without it they are those of the wall clock at the trace's start,
+    and only rise from there.
     """
+
+    __slots__ = ("new_span_id", "now", "offset_ns", "resource", "root", "steps", "trace_id")
 
     def __init__(
         self,
@@ -127,19 +135,24 @@ class TraceBuilder:
         clock_ns: ClockNs | None = None,
     ) -> None:
         self.trace_id = trace_id or new_trace_id()
-        self.clock_ns = clock_ns or anchored_clock()
         self.resource = resource or {}
-        self._steps: list[Step] = []
-        self.root = self.open(name, kind, parent_id)
+        self.now: ClockNs = clock_ns or time.perf_counter_ns
+        self.offset_ns = 0 if clock_ns is not None else time.time_ns() - time.perf_counter_ns()
+        """What `now` falls short of the time since 1970."""
+        self.new_span_id = span_ids().__next__
+        self.steps: list[Step] = []
+        self.root = Step(self, name, kind, parent_id)
 
     def open(self, name: str, kind: SpanKind, parent_id: str | None) -> Step:
         """Open a span without a block; whoever opens it ends it, or `finish` does."""
-        step = Step(self, name, kind, parent_id)
-        self._steps.append(step)
-        return step
+        return Step(self, name, kind, parent_id)
 
     def set(self, attribute: str, value: AttributeValue) -> None:
-        self.root.set(attribute, value)
+        if value is not None:
+            self.root.attributes[attribute] = value
+
+    def set_all(self, attributes: Mapping[str, AttributeValue]) -> None:
+        self.root.set_all(attributes)
 
     def event(self, name: str, **attributes: AttributeValue) -> None:
         self.root.event(name, **attributes)
@@ -148,19 +161,16 @@ class TraceBuilder:
         self.root.fail(error)
 
     def step(self, name: str, kind: SpanKind = "internal") -> Step:
-        return self.open(name, kind, self.root.span_id)
-
-    def leave_out(self, step: Step) -> None:
-        self._steps.remove(step)
+        return Step(self, name, kind, self.root.span_id)
 
     def finish(self, error: BaseException | None = None) -> list[Span]:
         """Close what is open and give all spans, the root first. With `error` the root is marked failed."""
         if error is not None:
             self.fail(error)
-        for step in reversed(self._steps):
+        for step in reversed(self.steps):
             step.end()
-        spans = [step.to_span() for step in self._steps]
-        self._steps = []
+        spans = [step.to_span() for step in self.steps]
+        self.steps = []
         del self.root  # steps point back here: the cycle would be garbage that only the collector can free
         return spans
 
