@@ -290,6 +290,40 @@ def test_metrics_have_the_names_dashboards_expect() -> None:
         assert line in text
 
 
+def test_metrics_count_each_request_of_many_threads_once_while_they_are_read() -> None:
+    metrics = Metrics()
+    known, unknown = {"ttft_s": 0.02, "input_tokens": 4, "cost_nusd": 3, "cache": "hit"}, {"cache": None}
+
+    def observe() -> None:
+        for number in range(2_000):
+            status = "ok" if number % 4 else "timeout"
+            about = known if number % 2 else unknown
+            metrics.observe_request(app="a", release=1, model="m", status=status, duration_s=0.02, **about)
+
+    threads = [threading.Thread(target=observe) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        metrics.render()
+    for thread in threads:
+        thread.join()
+    text = metrics.render().decode()
+
+    call = 'app="a",model="m",release="1"'
+    for line in (
+        f'mainstay_requests_total{{{call},status="ok"}} 6000.0',
+        f'mainstay_requests_total{{{call},status="timeout"}} 2000.0',
+        f'gen_ai_server_request_duration_seconds_bucket{{app="a",le="0.01",{call[8:]},status="ok"}} 0.0',
+        f'gen_ai_server_request_duration_seconds_bucket{{app="a",le="0.02",{call[8:]},status="ok"}} 6000.0',
+        f"gen_ai_server_time_to_first_token_seconds_count{{{call}}} 4000.0",
+        f'gen_ai_client_token_usage_sum{{app="a",gen_ai_token_type="input",{call[8:]}}} 16000.0',
+        f"mainstay_cost_usd_total{{{call}}} {4000 * 3 / 1e9}",
+        f"mainstay_cost_unknown_total{{{call}}} 4000.0",
+        'mainstay_cache_total{app="a",outcome="hit"} 4000.0',
+    ):
+        assert line in text
+
+
 def test_unknown_is_not_zero_in_metrics() -> None:
     metrics = Metrics()
     metrics.observe_request(app="a", release=1, model="m", status="ok", duration_s=0.5)

@@ -22,6 +22,7 @@ class _Bits:
         try:
             return self._pool.pop()
         except IndexError:
+            first: int
             first, *others = struct.unpack("=512Q", os.urandom(4096))
             self._pool += others
             return first

@@ -75,10 +75,8 @@ class Metrics:
         cache: str | None = None,
     ) -> None:
         """Count one request. `status` is `ok` or the error's code; None is a label's empty value."""
-        call = (app or "", "" if release is None else str(release), model or "")
-        self._requests.observe(
-            call, status, duration_s, ttft_s, input_tokens, output_tokens, cost_nusd, cache
-        )
+        outcome = (app or "", "" if release is None else str(release), model or "", status)
+        self._requests.observe((outcome, duration_s, ttft_s, input_tokens, output_tokens, cost_nusd, cache))
 
     def know_models(self, knows: Callable[[str], bool]) -> None:
         """Which model names get series of their own; without it, every name does."""
