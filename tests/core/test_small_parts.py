@@ -1,3 +1,4 @@
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mainstay.core.errors import ConfigError, InvalidInput, NotFound, did_you_mean
-from mainstay.core.ids import new_id, uuid7_hex
+from mainstay.core.ids import new_id, new_span_id, uuid7_hex
 from mainstay.core.money import nusd_from_usd, show_usd, usd_text
 from mainstay.core.registry import Registry
 from mainstay.core.secret import Secret, load_or_create_master_key
@@ -32,6 +33,22 @@ def test_an_id_is_a_version_7_uuid_of_variant_10() -> None:
     value = uuid7_hex()
     assert value[12] == "7"
     assert value[16] in "89ab"
+
+
+def test_a_forked_process_gives_out_ids_of_its_own() -> None:
+    new_span_id()  # so that there are random bits that a child could inherit
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writing, new_span_id().encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+    assert os.read(reading, 16).decode() != new_span_id()
+    os.close(reading)
+    os.close(writing)
 
 
 def test_money_goes_to_nano_dollars_and_back_exactly() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
+from dataclasses import fields
 from itertools import count
 
+import orjson
 import pytest
 
 from mainstay.core.errors import NotFound
-from mainstay.observe import Attr, TraceBuilder, redact_content, waterfall
+from mainstay.observe import Attr, Span, TraceBuilder, redact_content, waterfall
 from mainstay.observe.codec import decode_spans, encode_spans
 
 
@@ -67,6 +71,46 @@ def test_finishing_closes_open_steps_and_can_fail_the_root() -> None:
     assert root.status == "error"
     assert root.parent_id == "00f067aa0ba902b7"
     assert call.end_ns <= root.end_ns
+
+
+def test_spans_of_a_trace_have_ids_of_their_own_and_no_other_trace_has_them() -> None:
+    traces = [TraceBuilder("chat") for _ in range(50)]
+    for trace in traces:
+        for name in "abc":
+            trace.step(name)
+    ids = [span.span_id for trace in traces for span in trace.finish()]
+
+    assert len(set(ids)) == 200
+    assert all(re.fullmatch("[0-9a-f]{16}", each) and int(each, 16) for each in ids)
+
+
+def test_what_is_unknown_is_left_out_and_a_step_of_which_nothing_came() -> None:
+    trace = TraceBuilder("chat")
+    trace.set(Attr.APP, "bot")
+    trace.set_all({Attr.APP: None, Attr.USER: "ann", Attr.KEY: None})
+    with trace.step("guard") as step:
+        step.set_all({Attr.CACHE: "miss", Attr.COST_NUSD: None})
+        step.leave_out()
+    with trace.step("call") as step:
+        step.set(Attr.COST_NUSD, None)
+        step.set_all({Attr.COST_NUSD: 0})
+
+    root, call = trace.finish()
+
+    assert root.attributes == {Attr.APP: "bot", Attr.USER: "ann"}
+    assert (call.name, call.attributes) == ("call", {Attr.COST_NUSD: 0})
+
+
+def test_times_are_those_of_the_wall_clock() -> None:
+    before_ns = time.time_ns()
+    trace = TraceBuilder("chat")
+    trace.event("heard")
+    (root,) = trace.finish()
+    after_ns = time.time_ns()
+
+    a_second = 10**9  # the wall clock may be set while we look
+    times = [before_ns - a_second, root.start_ns, root.events[0]["time_ns"], root.end_ns, after_ns + a_second]
+    assert times == sorted(times)
 
 
 def test_a_waterfall_shows_children_below_parents_by_start_and_orphans_too(make_span) -> None:
@@ -135,11 +179,25 @@ def test_redaction_drops_texts_and_keeps_the_rest(make_span) -> None:
     assert redacted.events[0]["attributes"] == {"id": "m1"}
 
 
+def test_every_field_of_a_span_is_written(make_span) -> None:
+    span = make_span(
+        events=({"name": "e"},), links=({"trace_id": "t"},), status="error", status_message="bad"
+    )
+
+    (written,) = orjson.loads(encode_spans([span]))
+
+    assert written == orjson.loads(orjson.dumps(span))
+    assert list(written) == [field.name for field in fields(Span)]
+
+
 def test_any_value_can_be_written_and_plain_ones_come_back_the_same(make_span) -> None:
     plain = make_span(attributes={"a": [1, 2.0, None, True], "b": {"c": "ü"}, "d": 0.5}, resource={"x": "y"})
+    keyed = make_span(attributes={"by_number": {1: "one"}})
     odd = make_span(attributes={"bytes": b"\x00\xff", "surrogate": "\ud800", "huge": 10**30, "set": {1}})
 
     again, strange = decode_spans(encode_spans([plain, odd]))
+    (numbered,) = decode_spans(encode_spans([keyed]))
 
     assert again == plain
+    assert numbered.attributes == {"by_number": {"1": "one"}}
     assert strange.attributes == {"bytes": "AP8=", "surrogate": "?", "huge": str(10**30), "set": [1]}

@@ -18,10 +18,14 @@ _INT64 = range(-(2**63), 2**64)
 
 def encode_spans(spans: Sequence[Span]) -> bytes:
     """A JSON array of spans. Values without a JSON form are written as text, never refused."""
-    try:
-        return orjson.dumps(list(spans), default=_plain, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:  # lone surrogates or integers beyond 64 bits: rare, so the slow way is taken only then
-        return orjson.dumps([_clean(msgspec.to_builtins(span, enc_hook=_plain)) for span in spans])
+    fields = [_fields(span) for span in spans]
+    for option in (None, orjson.OPT_NON_STR_KEYS):  # to allow for other keys takes half as long again
+        try:
+            return orjson.dumps(fields, default=_plain, option=option)
+        except TypeError:
+            continue
+    # Lone surrogates or integers beyond 64 bits: rare, so the slow way is taken only then.
+    return orjson.dumps([_clean(msgspec.to_builtins(span, enc_hook=_plain)) for span in spans])
 
 
 def decode_spans(data: bytes) -> list[Span]:
@@ -30,6 +34,25 @@ def decode_spans(data: bytes) -> list[Span]:
         return _decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise InvalidInput(f"Stored spans cannot be read: {error}.") from error
+
+
+def _fields(span: Span) -> dict[str, Any]:
+    """As `dataclasses.asdict`, but flat: a dictionary is written in half the time of a slotted dataclass."""
+    return {
+        "trace_id": span.trace_id,
+        "span_id": span.span_id,
+        "parent_id": span.parent_id,
+        "name": span.name,
+        "start_ns": span.start_ns,
+        "end_ns": span.end_ns,
+        "kind": span.kind,
+        "status": span.status,
+        "status_message": span.status_message,
+        "attributes": span.attributes,
+        "events": span.events,
+        "resource": span.resource,
+        "links": span.links,
+    }
 
 
 def _plain(value: Any) -> Any:

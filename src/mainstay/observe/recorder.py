@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
@@ -23,14 +22,8 @@ RETRY_S_MAX = 5.0
 log = logging.getLogger(__name__)
 
 
-class _Handed:
-    """Spans handed over together, and who waits for them."""
-
-    __slots__ = ("done", "spans")
-
-    def __init__(self, spans: Sequence[Span], done: Future[None] | None) -> None:
-        self.spans = spans
-        self.done = done
+_Handed = tuple[Sequence[Span], "Future[None] | None"]
+"""Spans handed over together, and who waits for them."""
 
 
 class Recorder:
@@ -53,25 +46,26 @@ class Recorder:
         self._capture_content = capture_content
         self._copies = copies
         self._on_drop = on_drop
-        self._changed = threading.Condition()  # guards the three below
+        self._lock = threading.Lock()  # guards the three below
+        self._changed = threading.Condition(self._lock)
         self._hurrying = (
             threading.Event()
         )  # ends a group's wait for company; nothing else wakes the thread then
-        self._queue: deque[_Handed] = deque()
+        self._queue: list[_Handed] = []
         self._queued = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="mainstay-recorder", daemon=True)
         self._thread.start()
 
     def record(self, spans: list[Span]) -> None:
-        """Hand over finished spans. Returns at once; they are durable within about 20 ms."""
-        if spans and not self._put(_Handed(tuple(spans), None)):
+        """Hand over finished spans: the list is not the caller's any more. They are durable within about 20 ms."""
+        if spans and not self._put(spans, None):
             self._drop(len(spans))
 
     def submit(self, spans: list[Span]) -> Future[None]:
         """As `record`, with a future that is done when the spans are durable. Raises Unavailable when full."""
         done: Future[None] = Future()
-        if not self._put(_Handed(tuple(spans), done)):
+        if not self._put(spans, done):
             raise Unavailable(
                 f"{QUEUE_SPANS_MAX} spans already wait for the disk.", fix="Send them again later."
             )
@@ -92,12 +86,12 @@ class Recorder:
         self._hurrying.set()
         self._thread.join(timeout_s)
 
-    def _put(self, handed: _Handed) -> bool:
-        with self._changed:
-            if self._closing or (handed.spans and self._queued + len(handed.spans) > QUEUE_SPANS_MAX):
+    def _put(self, spans: Sequence[Span], done: Future[None] | None) -> bool:
+        with self._lock:
+            if self._closing or (spans and self._queued + len(spans) > QUEUE_SPANS_MAX):
                 return False
-            self._queue.append(handed)
-            self._queued += len(handed.spans)
+            self._queue.append((spans, done))
+            self._queued += len(spans)
             if len(self._queue) == 1:  # who waits for company is not woken by each one that comes
                 self._changed.notify()
             return True
@@ -108,8 +102,8 @@ class Recorder:
             if not group:
                 return
             self._commit_guarded(group)
-            with self._changed:
-                self._queued -= sum(len(handed.spans) for handed in group)
+            with self._lock:
+                self._queued -= sum([len(spans) for spans, _ in group])
 
     def _commit_guarded(self, group: Sequence[_Handed]) -> None:
         """The thread's boundary: spans that cannot be written are dropped alone, counted, and reported."""
@@ -131,29 +125,28 @@ class Recorder:
             self._hurrying.wait(GROUP_COMMIT_S)
             self._hurrying.clear()
         with self._changed:
-            group = list(self._queue)
-            self._queue.clear()
+            group, self._queue = self._queue, []
             return group
 
     def _commit(self, group: Sequence[_Handed]) -> None:
-        spans = [span for handed in group for span in handed.spans]
+        spans = [span for handed, _ in group for span in handed]
         if not self._capture_content:
             spans = [redact_content(span) for span in spans]
         frames = [encode_spans(spans[i : i + FRAME_SPANS_MAX]) for i in range(0, len(spans), FRAME_SPANS_MAX)]
         if not self._append(frames):
             self._give_up(group, Unavailable("The trace spool cannot be written."))
             return
-        for handed in group:
-            if handed.done is not None:
-                handed.done.set_result(None)
+        for _, done in group:
+            if done is not None:
+                done.set_result(None)
         for sink in self._copies:
             sink.record(spans)
 
     def _give_up(self, group: Sequence[_Handed], error: Exception) -> None:
-        self._drop(sum(len(handed.spans) for handed in group))
-        for handed in group:
-            if handed.done is not None and not handed.done.done():
-                handed.done.set_exception(error)
+        self._drop(sum(len(spans) for spans, _ in group))
+        for _, done in group:
+            if done is not None and not done.done():
+                done.set_exception(error)
 
     def _append(self, frames: Sequence[bytes]) -> bool:
         """Append until the disk takes it; False when closing and it does not."""
