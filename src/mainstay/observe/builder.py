@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal
 
@@ -54,13 +54,6 @@ class Step:
         """Set an attribute. None means unknown and is left out."""
         if value is not None:
             self.attributes[attribute] = value
-
-    def set_all(self, attributes: Mapping[str, AttributeValue]) -> None:
-        """Set attributes, in their order. None means unknown and is left out."""
-        own = self.attributes
-        for attribute, value in attributes.items():
-            if value is not None:
-                own[attribute] = value
 
     def event(self, name: str, **attributes: AttributeValue) -> None:
         now_ns = self._trace.offset_ns + self._trace.now()
@@ -150,9 +143,6 @@ class TraceBuilder:
     def set(self, attribute: str, value: AttributeValue) -> None:
         if value is not None:
             self.root.attributes[attribute] = value
-
-    def set_all(self, attributes: Mapping[str, AttributeValue]) -> None:
-        self.root.set_all(attributes)
 
     def event(self, name: str, **attributes: AttributeValue) -> None:
         self.root.event(name, **attributes)
