@@ -77,7 +77,8 @@ class Step:
     ) -> None:
         if error is not None:
             self.fail(error)
-        self.end()
+        if self._end is None:
+            self._end = self._trace.now()
 
     def leave_out(self) -> None:
         """Nothing came of this step that anybody would look for: no span is made of it."""

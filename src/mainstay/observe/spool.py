@@ -16,6 +16,7 @@ import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,7 +55,7 @@ class Spool:
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Write and fsync all payloads. Raises Unavailable when the disk refuses; then nothing was promised."""
-        data = b"".join(map(_frame, payloads))
+        data = b"".join(chain.from_iterable(map(_frame, payloads)))
         if not data:
             return
         with self._lock:
@@ -142,10 +143,11 @@ def _new_segment(folder: Path) -> int:
     return file
 
 
-def _frame(payload: bytes) -> bytes:
+def _frame(payload: bytes) -> tuple[bytes, bytes]:
+    """Its header and itself, to be copied only once."""
     if len(payload) > FRAME_BYTES_MAX:
         raise InvalidInput(f"A record of {len(payload)} bytes is too large to spool.")
-    return _HEADER.pack(MAGIC, len(payload), _checksum(payload)) + payload
+    return _HEADER.pack(MAGIC, len(payload), _checksum(payload)), payload
 
 
 def _checksum(payload: bytes | memoryview) -> int:
