@@ -49,7 +49,7 @@ class Account:
 class ScopeState:
     """Everything about one limited scope, kept between its requests."""
 
-    __slots__ = ("accounts", "json", "limits", "requests", "running", "scope", "slots", "tokens", "until_us")
+    __slots__ = ("accounts", "limits", "requests", "running", "scope", "slots", "tokens", "until_us")
 
     def __init__(self, scope: LimitScope) -> None:
         self.scope = scope
@@ -59,7 +59,6 @@ class ScopeState:
         self.requests: Meter | None = None
         self.tokens: Meter | None = None
         self.accounts: tuple[Account, ...] = ()
-        self.json = b""
         self.until_us = FOREVER_US
 
     def apply(self, scope: LimitScope, now_us: int) -> None:
@@ -83,7 +82,6 @@ class ScopeState:
             found.limit(self.scope, budgets)
             accounts.append(found)
         self.accounts = tuple(accounts)
-        self.json = b",".join(found.json for found in accounts)
         self.until_us = min((window.until_us for window in windows.values()), default=FOREVER_US)
 
     def idle(self, now_us: int) -> bool:

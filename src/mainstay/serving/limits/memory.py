@@ -20,7 +20,8 @@ from mainstay.govern.types import LimitScope
 from mainstay.serving.limits import rates, refusals, replay
 from mainstay.serving.limits.accounts import Account, AccountKey, ScopeState, budget_state
 from mainstay.serving.limits.journal import Journal
-from mainstay.serving.limits.meters import MINUTE_US
+from mainstay.serving.limits.meters import MINUTE_US, give_back, tightest
+from mainstay.serving.limits.plans import Plan
 from mainstay.serving.limits.spent import Durations, OnSoftExceeded, tell_spent
 from mainstay.serving.limits.types import Ask, BudgetState, Hold, LimiterFigures
 from mainstay.serving.limits.windows import WindowCache
@@ -29,21 +30,19 @@ log = logging.getLogger(__name__)
 
 _TIDY_EVERY = 4096
 _FORGET_ABOVE = 10_000
+_PLANS_AT_MOST = 10_000
 
 
 class _Open:
     """What an open hold keeps: settling undoes exactly this, whatever the limits are by then."""
 
-    __slots__ = ("accounts", "at_us", "nusd", "states", "tokens")
+    __slots__ = ("at_us", "nusd", "plan", "tokens")
 
-    def __init__(
-        self, nusd: int, tokens: int, at_us: int, states: list[ScopeState], accounts: list[Account]
-    ) -> None:
+    def __init__(self, nusd: int, tokens: int, at_us: int, plan: Plan) -> None:
         self.nusd = nusd
         self.tokens = tokens
         self.at_us = at_us
-        self.states = states
-        self.accounts = accounts
+        self.plan = plan
 
 
 class MemoryLimiter:
@@ -71,6 +70,7 @@ class MemoryLimiter:
         self._windows = WindowCache()
         self._scopes: dict[tuple[str, str], ScopeState] = {}
         self._accounts: dict[AccountKey, Account] = {}
+        self._plans: dict[tuple[int, ...], Plan] = {}
         self._open: dict[str, _Open] = {}
         self._durations = Durations()
         self._id_prefix = f"hold_{os.urandom(8).hex()}"
@@ -83,32 +83,32 @@ class MemoryLimiter:
     async def reserve(self, scopes: Sequence[LimitScope], ask: Ask) -> Hold:
         """See `Limiter.reserve`. The hold's journal entry is written before this returns."""
         now = self._clock()
-        crossed: list[Account] = []
         with self._lock:
             hold_id = f"{self._id_prefix}{next(self._ids):x}"
-            live = self._live(scopes, now)
-            if not live:
-                return Hold(hold_id, tuple(scopes), ask.wanted_nusd or 0, ask.tokens, now, False)
-            accounts: list[Account] = []
+            plan = self._plans.get(tuple(map(id, scopes)))
+            if plan is None or now >= plan.until_us:
+                plan = self._planned(scopes, now)
+                if plan is None:
+                    return Hold(hold_id, tuple(scopes), ask.wanted_nusd or 0, ask.tokens, now, False)
             charged = ask.tokens * MINUTE_US
-            for state in live:
-                if rates.full(state, charged, now):
-                    raise rates.refusal(live, ask.tokens, now, self._durations.usual_s())
-                accounts += state.accounts
-            granted, left = self._grant(accounts, ask, now, freed_nusd=0)
-            if accounts and self._journal is not None:
-                fragments = b",".join([state.json for state in live if state.json])
-                self._journal.append(replay.hold_entry(hold_id, granted, fragments))
-            soft = _soft_exceeded(accounts, crossed)
-            for account in accounts:
+            requests, tokens = tightest(plan.requests, now), tightest(plan.tokens, now)
+            if rates.full(plan, requests, tokens, charged):
+                raise rates.refusal(plan.states, ask.tokens, now, self._durations.usual_s())
+            granted, left = self._grant(plan.accounts, ask, now, freed_nusd=0)
+            if plan.accounts and self._journal is not None:
+                self._journal.append(replay.hold_entry(hold_id, granted, plan.accounts_json))
+            soft, crossed = _soft_exceeded(plan.accounts) if plan.has_soft else ((), ())
+            for account in plan.accounts:
                 account.held += granted
-            rate, token_rate = rates.take(live, charged)
-            self._open[hold_id] = _Open(granted, ask.tokens, now, live, accounts)
+            rates.take(plan, charged)
+            rate = None if requests is None else requests.state()
+            token_rate = None if tokens is None else tokens.state()
+            self._open[hold_id] = _Open(granted, ask.tokens, now, plan)
         if crossed:
             self._warn(crossed)
         remaining = None if left is None else left - granted
         return Hold(
-            hold_id, tuple(scopes), granted, ask.tokens, now, True, rate, token_rate, soft, remaining
+            hold_id, plan.scopes, granted, ask.tokens, now, True, rate, token_rate, soft, remaining
         )  # fmt: skip
 
     async def resize(self, hold: Hold, ask: Ask) -> Hold:
@@ -121,13 +121,14 @@ class MemoryLimiter:
                     raise refusals.store_unavailable("the hold of this request was settled before")
                 return replace(hold, nusd=ask.wanted_nusd or 0, tokens=ask.tokens)
             more = ask.tokens - record.tokens
-            meters = rates.token_meters(record.states, record.at_us)
+            accounts = record.plan.accounts
+            meters = rates.token_meters(record.plan.states, record.at_us)
             if more > 0:
                 rates.need_tokens(meters, ask.tokens, more, now)
-            granted, left = self._grant(record.accounts, ask, now, freed_nusd=record.nusd)
-            if granted != record.nusd and record.accounts and self._journal is not None:
+            granted, left = self._grant(accounts, ask, now, freed_nusd=record.nusd)
+            if granted != record.nusd and accounts and self._journal is not None:
                 self._journal.append(replay.resize_entry(hold.id, granted))
-            for account in record.accounts:
+            for account in accounts:
                 account.held += granted - record.nusd
             for _, meter in meters:
                 meter.give_back(-more, now)
@@ -153,7 +154,7 @@ class MemoryLimiter:
         now = self._clock()
         with self._lock:
             record = self._open.get(hold.id)
-            for state in () if record is None else record.states:
+            for state in () if record is None else record.plan.states:
                 meter = state.requests
                 if record is not None and meter is not None and meter.since_us <= record.at_us:
                     meter.give_back(1, now)
@@ -186,6 +187,16 @@ class MemoryLimiter:
         if self._journal is not None:
             self._journal.close()
 
+    def _planned(self, scopes: Sequence[LimitScope], now: int) -> Plan | None:
+        """What requests under these scopes are counted against; None when nothing limits them."""
+        live = self._live(scopes, now)
+        if not live:
+            return None
+        if len(self._plans) >= _PLANS_AT_MOST:
+            self._plans.clear()
+        plan = self._plans[tuple(map(id, scopes))] = Plan(scopes, live)
+        return plan
+
     def _live(self, scopes: Sequence[LimitScope], now: int) -> list[ScopeState]:
         """The states of the limited ones among `scopes`, brought to this moment's limits and windows."""
         live = []
@@ -197,7 +208,8 @@ class MemoryLimiter:
                     continue
                 state = self._compiled(state, scope, now)
             elif now >= state.until_us:
-                state.open_windows(lambda window: self._windows.at(window, now), self._account)
+                self._plans.clear()
+                self._open_windows(state, now)
             live.append(state)
         return live
 
@@ -207,9 +219,14 @@ class MemoryLimiter:
         elif state.limits == scope.limits and now < state.until_us:
             state.limits = scope.limits
             return state
+        else:
+            self._plans.clear()  # some may count by what this scope's limits were
         state.apply(scope, now)
-        state.open_windows(lambda window: self._windows.at(window, now), self._account)
+        self._open_windows(state, now)
         return state
+
+    def _open_windows(self, state: ScopeState, now: int) -> None:
+        state.open_windows(lambda window: self._windows.at(window, now), self._account)
 
     def _account(self, key: AccountKey) -> Account:
         account = self._accounts.get(key)
@@ -270,7 +287,8 @@ class MemoryLimiter:
         held = record.nusd
         cost = held if cost_nusd is None else cost_nusd
         crossed: list[Account] = []
-        for account in record.accounts:
+        plan = record.plan
+        for account in plan.accounts:
             account.held -= held
             account.spent += cost
             soft = account.soft_nusd
@@ -278,17 +296,16 @@ class MemoryLimiter:
                 account.warned = True
                 crossed.append(account)
         unused = 0 if tokens is None else record.tokens - tokens
-        for state in record.states:
+        for state in plan.states:
             state.running -= 1
-            meter = state.tokens
-            if unused and meter is not None and meter.since_us <= record.at_us:
-                meter.give_back(unused, now)
+        if unused:
+            give_back(plan.tokens, unused, now)
         self._durations.add(now - record.at_us)
-        if record.accounts and self._journal is not None:
+        if plan.accounts and self._journal is not None:
             self._journal.defer(replay.settle_entry(hold_id, cost))
         return crossed
 
-    def _warn(self, crossed: list[Account]) -> None:
+    def _warn(self, crossed: Sequence[Account]) -> None:
         for account in crossed:
             state = self._account_state(account, account.soft_nusd, hard=False)
             if state is not None:
@@ -311,6 +328,7 @@ class MemoryLimiter:
             for key, state in first:
                 if state.idle(now):
                     del self._scopes[key]
+            self._plans.clear()  # some may count by a scope that is forgotten
 
     def _replay(self, journal: Journal) -> None:
         found = replay.Replay(journal.entries())
@@ -328,9 +346,9 @@ class MemoryLimiter:
             self._forget_past()
             spent = [(account.key, account.spent) for account in self._accounts.values()]
             holds = [
-                (hold_id, record.nusd, b",".join(account.json for account in record.accounts))
+                (hold_id, record.nusd, record.plan.accounts_json)
                 for hold_id, record in self._open.items()
-                if record.accounts
+                if record.plan.accounts
             ]
             self._journal.begin_rewrite()
         bodies = [replay.spend_entry(*entry) for entry in spent]
@@ -345,8 +363,10 @@ class MemoryLimiter:
             del self._accounts[key]
 
 
-def _soft_exceeded(accounts: list[Account], crossed: list[Account]) -> tuple[str, ...]:
+def _soft_exceeded(accounts: list[Account]) -> tuple[tuple[str, ...], Sequence[Account]]:
+    """(names of the soft budgets that are spent, the accounts of which that is news)."""
     names: list[str] = []
+    crossed: list[Account] = []
     for account in accounts:
         soft = account.soft_nusd
         if soft is not None and account.spent >= soft and account.scope is not None:
@@ -354,4 +374,4 @@ def _soft_exceeded(accounts: list[Account], crossed: list[Account]) -> tuple[str
             if not account.warned:
                 account.warned = True
                 crossed.append(account)
-    return tuple(names)
+    return tuple(names), crossed
