@@ -5,22 +5,43 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from mainstay.core.errors import Conflict
-from mainstay.govern.types import Budget
+from mainstay.govern.types import Budget, LimitScope
 from mainstay.serving.errors import BudgetInFlight, BudgetStoreUnavailable, InsufficientQuota
-from mainstay.serving.limits import Hold, Journal, MemoryLimiter
+from mainstay.serving.limits import Hold, Journal, MemoryLimiter, tail
 from support.limits import DAY_US, NOV_24_US, ManualClock, asking, money_of, scope
 
 TOTAL = Budget(10**9, "total")
+
+
+@pytest.fixture(params=["mapped", "written"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How a journal appends to its file: as on most file systems, and as on those that copy on write."""
+    if request.param == "written":
+        monkeypatch.setattr(tail, "_OVERWRITE_IN_PLACE", frozenset())
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """For this process, the disk is full where a file is that long."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 async def test_many_threads_together_cannot_overspend() -> None:
@@ -114,6 +135,7 @@ def test_a_second_process_cannot_keep_the_same_budgets(tmp_path: Path) -> None:
     journal.close()
 
 
+@pytest.mark.usefixtures("form")
 async def test_a_large_journal_is_compacted_and_loses_nothing(tmp_path: Path) -> None:
     path, key = tmp_path / "limits.journal", scope("key", "a", TOTAL)
     limiter = MemoryLimiter(Journal(path, compact_above_bytes=2_000))
@@ -158,27 +180,70 @@ async def test_a_settlement_reaches_the_file_by_itself(tmp_path: Path) -> None:
     await limiter.close()
 
 
-async def test_a_full_disk_refuses_and_holds_nothing(tmp_path: Path) -> None:
-    path, key = tmp_path / "limits.journal", scope("key", "a", TOTAL, rpm=10)
-    journal = Journal(path)
-    limiter = MemoryLimiter(journal)
-    hold = await limiter.reserve([key], asking(100))
-    good, journal._fd = journal._fd, os.open("/dev/full", os.O_WRONLY)
-    with pytest.raises(BudgetStoreUnavailable) as caught:
-        await limiter.reserve([key], asking(100))
-    limiter.settle(hold, 30, None)
-    os.close(journal._fd)
-    journal._fd = good
+async def reserve_until_refused(limiter: MemoryLimiter, key: LimitScope, holds: list[Hold]) -> None:
+    for _ in range(1000):  # what was allocated ahead is used up first
+        holds.append(await limiter.reserve([key], asking(100)))
+
+
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("room", [0, 10])
+async def test_a_full_disk_refuses_and_holds_nothing(tmp_path: Path, room: int) -> None:
+    path, key = tmp_path / "limits.journal", scope("key", "a", TOTAL, rpm=1000)
+    limiter = MemoryLimiter(Journal(path), ManualClock())
+    holds = [await limiter.reserve([key], asking(100))]
+    with no_file_larger_than(path.stat().st_size + room):
+        with pytest.raises(BudgetStoreUnavailable) as caught:
+            await reserve_until_refused(limiter, key, holds)
+        for hold in holds:
+            limiter.settle(hold, 30, None)
     assert caught.value.status == 503
-    assert await money_of(limiter, key) == (30, 0)
+    assert await money_of(limiter, key) == (30 * len(holds), 0)
     after = await limiter.reserve([key], asking(1))
     assert after.rate is not None
-    assert after.rate.remaining == 8
+    assert after.rate.remaining == 1000 - len(holds) - 1
     limiter.settle(after, 1, None)
     await limiter.close()
-    again = MemoryLimiter(Journal(path))
-    assert await money_of(again, key) == (31, 0)
+    again = MemoryLimiter(Journal(path), ManualClock())
+    assert await money_of(again, key) == (30 * len(holds) + 1, 0)
     await again.close()
+
+
+def test_a_disk_too_full_to_allocate_ahead_is_written_to(tmp_path: Path) -> None:
+    with no_file_larger_than(1000):  # less than a page
+        journal = Journal(tmp_path / "limits.journal")
+        journal.append(b'["spent","key_a","total",5]')
+        with pytest.raises(BudgetStoreUnavailable):
+            journal.append(b'["spent","key_a","total",%b]' % (b"6" * 1000))
+    journal.append(b'["spent","key_a","total",7]')
+    journal.close()
+    again = Journal(tmp_path / "limits.journal")
+    assert again.entries() == [["spent", "key_a", "total", 5], ["spent", "key_a", "total", 7]]
+    again.close()
+
+
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("torn", [b"", b'0badc0de ["rese'])
+def test_what_was_allocated_ahead_of_a_kill_is_no_content(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "limits.journal"
+    path.write_bytes(line(1) + torn + bytes(9000))
+    journal = Journal(path)
+    journal.append(b"[2]")
+    journal.close()
+    assert b"\0" not in path.read_bytes()
+    again = Journal(path)
+    assert again.entries() == [[1], [2]]
+    again.close()
+
+
+@pytest.mark.usefixtures("form")
+def test_a_journal_grows_beyond_what_was_allocated_ahead(tmp_path: Path) -> None:
+    journal, text = Journal(tmp_path / "limits.journal"), "x" * 7000
+    for number in range(400):
+        journal.append(json.dumps([number, text]).encode())
+    journal.close()
+    again = Journal(tmp_path / "limits.journal")
+    assert again.entries() == [[number, text] for number in range(400)]
+    again.close()
 
 
 def line(*entry: object) -> bytes:
@@ -265,6 +330,7 @@ async def test_a_killed_process_loses_no_spend(tmp_path: Path) -> None:
     await limiter.close()
 
 
+@pytest.mark.usefixtures("form")
 def test_what_is_appended_behind_a_torn_line_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "limits.journal"
     path.write_bytes(b'0badc0de ["rese')

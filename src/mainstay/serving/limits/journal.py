@@ -3,7 +3,8 @@
 What `append` was given is in the operating system's hands when it returns, so it outlives a killed process;
 what `defer` was given follows within 5 ms, or with the next `append` in the same write. A thread syncs to disk
 within 50 ms, so a power cut loses at most that much. A torn last line is dropped on reading, a damaged one in
-the middle is skipped and counted.
+the middle is skipped and counted. Zero bytes may follow the last line while the file is open, and after a kill:
+room that was allocated ahead (see `tail`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import orjson
 
 from mainstay.core.errors import Conflict
 from mainstay.serving.errors import BudgetStoreUnavailable
+from mainstay.serving.limits.tail import open_tail
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +42,11 @@ class Journal:
         self._path = path
         self._least_large = self._compact_above = compact_above_bytes
         self._owner = _claim(path.with_suffix(".lock"))
-        self._entries, self.damaged = _read(path)
+        content = path.read_bytes().rstrip(b"\0") if path.exists() else b""
+        self._entries, self.damaged = _read(path, content)
         self._fd = _open(path)
-        self._size = os.fstat(self._fd).st_size
-        self._torn = self._size > 0  # whatever lies there may lack its line end
+        self._tail = open_tail(self._fd, len(content))
+        self._torn = len(content) > 0  # whatever lies there may lack its line end
         self._lock = threading.Lock()
         self._deferred: list[bytes] = []
         self._dirty = threading.Event()
@@ -64,7 +67,7 @@ class Journal:
         """One write, with all that was deferred. Raises BudgetStoreUnavailable (503) when the file takes no more;
         what was deferred is then kept for the next write."""
         with self._lock:
-            self._write(self._deferred, _line(body))
+            self._write(_line(body))
         if not self._dirty.is_set():
             self._dirty.set()
 
@@ -85,27 +88,29 @@ class Journal:
         Call it while nothing else can append or defer, with the entries of that moment in hand.
         """
         with self._lock:
-            self._write(self._deferred)  # they are older than the state in hand
+            self._write()  # they are older than the state in hand
             self._since = []
 
     def finish_rewrite(self, bodies: Iterable[bytes]) -> None:
         """Write and sync the new file without keeping anybody waiting, then switch by a rename."""
         beside = self._path.with_suffix(".new")
-        handle = os.open(beside, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
+        handle = _open(beside, os.O_TRUNC)
         try:
             _write_all(handle, b"".join(_line(body) for body in bodies))
             os.fsync(handle)
+            tail = open_tail(handle, os.fstat(handle).st_size)
             with self._lock:
-                _write_all(handle, b"".join(self._since or ()))
+                tail.append(b"".join(self._since or ()))
                 beside.replace(self._path)
+                old_tail, self._tail, self._torn = self._tail, tail, False
                 old, self._fd = self._fd, handle
-                self._size, self._torn = os.fstat(handle).st_size, False
-                self._compact_above = max(self._least_large, 4 * self._size)
+                self._compact_above = max(self._least_large, 4 * tail.size)
                 self._since = None
         except BaseException:
             self._since = None
             os.close(handle)
             raise
+        old_tail.close()
         os.close(old)
         _sync_folder(self._path.parent)
         self._dirty.set()
@@ -119,32 +124,33 @@ class Journal:
         self._thread.join()
         with self._lock:
             try:
-                self._write(self._deferred)
+                self._write()
+                self._tail.close()
                 os.fsync(self._fd)
             except (BudgetStoreUnavailable, OSError) as error:
                 log.error("the limits journal %s was not written to its end: %s", self._path, error)  # noqa: TRY400
             os.close(self._fd)
         os.close(self._owner)
 
-    def _write(self, deferred: list[bytes], *lines: bytes) -> None:
-        """Under the lock. `deferred` loses what is written; it may grow meanwhile, at its end."""
+    def _write(self, line: bytes = b"") -> None:
+        """Under the lock: what was deferred, and `line`. More may be deferred meanwhile."""
+        deferred = self._deferred
         count = len(deferred)
-        data = b"".join((*deferred[:count], *lines))
+        data = b"".join(deferred[:count]) + line if count else line
         if not data:
             return
         if self._torn:
             data = b"\n" + data
         try:
-            written = os.write(self._fd, data)
-        except OSError as error:
+            self._tail.append(data)
+        except OSError as error:  # entries that are then repeated do no harm: a hold is settled once
+            self._torn = True
             raise _unavailable(error.strerror) from error
-        self._size += written
-        self._torn = written < len(data)
-        if self._torn:  # repeated entries do no harm: a hold is settled once
-            raise _unavailable("the disk is full")
+        self._torn = False
         if self._since is not None:
             self._since.append(data)
-        del deferred[:count]
+        if count:
+            del deferred[:count]
 
     def _run(self) -> None:
         synced_at = 0.0
@@ -160,7 +166,7 @@ class Journal:
                     continue
                 self._sync()
                 synced_at = time.monotonic()
-                if self._size > self._compact_above and self._compact is not None:
+                if self._tail.size > self._compact_above and self._compact is not None:
                     self._compact()
             except (BudgetStoreUnavailable, OSError) as error:
                 log.error("the limits journal %s was not synced: %s", self._path, error)  # noqa: TRY400
@@ -168,7 +174,7 @@ class Journal:
     def _flush(self) -> None:
         if self._deferred:
             with self._lock:
-                self._write(self._deferred)
+                self._write()
 
     def _sync(self) -> None:
         with self._lock:
@@ -183,11 +189,9 @@ def _line(body: bytes) -> bytes:
     return b"%08x %b\n" % (zlib.crc32(body), body)
 
 
-def _read(path: Path) -> tuple[list[Entry], int]:
+def _read(path: Path, content: bytes) -> tuple[list[Entry], int]:
     """Every whole entry in order, and how many lines were damaged (a torn last one is not counted)."""
-    if not path.exists():
-        return [], 0
-    *lines, tail = path.read_bytes().split(b"\n")
+    *lines, tail = content.split(b"\n")
     entries = [_parsed(line) for line in lines if line]
     torn_but_whole = _parsed(tail) if tail else None
     found = [entry for entry in [*entries, torn_but_whole] if entry is not None]
@@ -205,8 +209,8 @@ def _parsed(line: bytes) -> Entry | None:
     return entry if isinstance(entry, list) else None
 
 
-def _open(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+def _open(path: Path, also: int = 0) -> int:
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | also, 0o600)
 
 
 def _write_all(handle: int, data: bytes) -> None:
