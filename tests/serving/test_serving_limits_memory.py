@@ -19,9 +19,9 @@ import pytest
 
 from mainstay.core.errors import Conflict
 from mainstay.govern.types import Budget, LimitScope
-from mainstay.serving.errors import BudgetInFlight, BudgetStoreUnavailable, InsufficientQuota
+from mainstay.serving.errors import BudgetInFlight, BudgetStoreUnavailable, InsufficientQuota, RateLimited
 from mainstay.serving.limits import Hold, Journal, MemoryLimiter, tail
-from support.limits import DAY_US, NOV_24_US, ManualClock, asking, money_of, scope
+from support.limits import DAY_US, NOV_24_US, SECOND_US, ManualClock, asking, money_of, scope
 
 TOTAL = Budget(10**9, "total")
 
@@ -246,6 +246,18 @@ def test_a_journal_grows_beyond_what_was_allocated_ahead(tmp_path: Path) -> None
     again.close()
 
 
+@pytest.mark.usefixtures("form")
+async def test_settling_when_all_is_closed_raises_nothing(tmp_path: Path) -> None:
+    key = scope("key", "a", TOTAL)
+    limiter = MemoryLimiter(Journal(tmp_path / "limits.journal"))
+    hold = await limiter.reserve([key], asking(100))
+    await limiter.close()
+    limiter.settle(hold, 30, None)
+    with pytest.raises(BudgetStoreUnavailable):
+        await limiter.reserve([key], asking(100))
+    assert await money_of(limiter, key) == (30, 0)
+
+
 def line(*entry: object) -> bytes:
     body = json.dumps(entry).encode()
     return b"%08x %b\n" % (zlib.crc32(body), body)
@@ -290,6 +302,28 @@ async def test_idle_scopes_are_forgotten_but_not_what_they_spent() -> None:
         clock.forward(1_000_000)
     assert len(limiter._scopes) < 2000
     assert await money_of(limiter, scope("key", "0", Budget(100, "day"))) == (5, 0)
+
+
+async def test_callers_who_share_a_scope_are_counted_by_its_limits_of_that_moment() -> None:
+    """A caller whose scopes were found before another's changed the limits of one of them."""
+    clock = ManualClock()
+    limiter = MemoryLimiter(clock=clock)
+    old, new = scope("team", "t", rpm=10), scope("team", "t", Budget(1000, "day"), rpm=3, slots=9)
+    here, there = scope("key", "a", rpm=100), scope("key", "b", rpm=100)
+    for caller in ([here, old], [there, old], [here, new]):
+        await limiter.reserve(caller, asking(400))
+    with pytest.raises(RateLimited):
+        await limiter.reserve([here, new], asking(400))
+    later = await limiter.reserve([there, old], asking(400))  # of a request that began before the change
+    assert later.rate is not None
+    assert (later.rate.limit, later.rate.remaining) == (10, 6)
+    clock.forward(120 * SECOND_US)
+    await limiter.reserve([here, new], asking(400))
+    await limiter.reserve([there, new], asking(200))
+    with pytest.raises(BudgetInFlight):
+        await limiter.reserve([here, new], asking(400))
+    limiter.settle(await limiter.reserve([there, scope("team", "t")], asking(400)), 400, None)
+    assert await money_of(limiter, new) == (0, 1000)
 
 
 async def test_no_limits_at_all_cost_no_memory() -> None:

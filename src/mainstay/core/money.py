@@ -26,9 +26,10 @@ def nusd_from_usd(usd: str | Decimal | int) -> int:
 
 def usd_text(nusd: int) -> str:
     """Exact dollars for machines, without exponent or trailing zeros: `0.0000021`."""
-    whole, part = divmod(abs(nusd), NUSD_PER_USD)
-    sign = "-" if nusd < 0 else ""
-    return f"{sign}{whole}.{part:09d}".rstrip("0") if part else f"{sign}{whole}"
+    if nusd < 0:
+        return "-" + usd_text(-nusd)
+    whole, part = divmod(nusd, NUSD_PER_USD)
+    return f"{whole}.{part:09d}".rstrip("0") if part else str(whole)
 
 
 def show_usd(nusd: int | None) -> str:

@@ -1,7 +1,7 @@
 """The limits' journal: an append-only file of checksummed JSON lines, owned by one process.
 
 What `append` was given is in the operating system's hands when it returns, so it outlives a killed process;
-what `defer` was given follows within 5 ms, or with the next `append` in the same write. A thread syncs to disk
+what `defer` was given follows within 5 ms at most, or with the next `append` in the same write. A thread syncs to disk
 within 50 ms, so a power cut loses at most that much. A torn last line is dropped on reading, a damaged one in
 the middle is skipped and counted. Zero bytes may follow the last line while the file is open, and after a kill:
 room that was allocated ahead (see `tail`).
@@ -72,8 +72,11 @@ class Journal:
             self._dirty.set()
 
     def defer(self, body: bytes) -> None:
-        """Written within 5 ms, by the journal's thread or the next `append`. Never raises, never waits for a disk."""
-        self._deferred.append(_line(body))
+        """At once where a write costs next to nothing; else, and when the file takes no more for now, within 5 ms,
+        by the journal's thread or the next `append`. Never raises."""
+        line = _line(body)
+        if self._tail.gathers or not self._stored(line):
+            self._deferred.append(line)
         if not self._dirty.is_set():
             self._dirty.set()
 
@@ -124,13 +127,23 @@ class Journal:
         self._thread.join()
         with self._lock:
             try:
-                self._write()
-                self._tail.close()
+                try:
+                    self._write()
+                finally:
+                    self._tail.close()
                 os.fsync(self._fd)
             except (BudgetStoreUnavailable, OSError) as error:
                 log.error("the limits journal %s was not written to its end: %s", self._path, error)  # noqa: TRY400
             os.close(self._fd)
         os.close(self._owner)
+
+    def _stored(self, line: bytes) -> bool:
+        try:
+            with self._lock:
+                self._write(line)
+        except BudgetStoreUnavailable:  # the next `append` tells
+            return False
+        return True
 
     def _write(self, line: bytes = b"") -> None:
         """Under the lock: what was deferred, and `line`. More may be deferred meanwhile."""
@@ -156,7 +169,9 @@ class Journal:
         synced_at = 0.0
         while not self._stopping.is_set():
             self._dirty.wait()
-            if self._stopping.wait(FLUSH_WITHIN_S):
+            if self._stopping.wait(
+                FLUSH_WITHIN_S if self._deferred or self._tail.gathers else SYNC_WITHIN_S / 2
+            ):
                 return
             self._dirty.clear()
             try:

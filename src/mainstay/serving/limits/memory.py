@@ -137,8 +137,8 @@ class MemoryLimiter:
         return replace(hold, nusd=granted, tokens=ask.tokens, remaining_nusd=remaining)
 
     def settle(self, hold: Hold, cost_nusd: int | None, tokens: int | None) -> None:
-        """See `Limiter.settle`. Its journal entry follows within 5 ms; should the process die before, the whole
-        hold counts."""
+        """See `Limiter.settle`. Its journal entry follows within 5 ms at most; should the process die before, the
+        whole hold counts."""
         if not hold.tracked:
             return
         with self._lock:

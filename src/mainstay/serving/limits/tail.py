@@ -19,24 +19,29 @@ _OVERWRITE_IN_PLACE = frozenset({"ext2", "ext3", "ext4", "tmpfs", "xfs"})
 may need some: a full disk would then end the process (SIGBUS)."""
 
 _AHEAD_BYTES = 2**20
+_NONE = -1
+"""A handle that no file has: what is done with it is an OSError."""
 
 
 class Tail(Protocol):
-    """`size`: where the file's content ends. Used under a lock."""
+    """`size`: where the file's content ends. `gathers`: several entries are better appended at once. Used under a lock."""
 
     size: int
+    gathers: bool
 
     def append(self, data: bytes) -> None:
         """Raises OSError when the file takes no more; then a part of `data` may be in it."""
         ...
 
     def close(self) -> None:
-        """The file ends where its content does. The handle stays open."""
+        """The file ends where its content does. The handle stays open, and nothing is appended to it any more."""
         ...
 
 
 class WrittenTail:
     """One `write` each, to a handle opened with O_APPEND."""
+
+    gathers = True
 
     def __init__(self, handle: int, size: int) -> None:
         self.size = size
@@ -49,7 +54,7 @@ class WrittenTail:
             raise OSError(errno.ENOSPC, "the disk is full")
 
     def close(self) -> None:
-        """It ends there already."""
+        self._handle = _NONE
 
 
 class MappedTail:
@@ -57,6 +62,8 @@ class MappedTail:
 
     As they are allocated, a full disk is an OSError of `append`. Raises OSError when there is no room to begin with.
     """
+
+    gathers = False
 
     def __init__(self, handle: int, size: int) -> None:
         self.size = size
@@ -74,7 +81,8 @@ class MappedTail:
 
     def close(self) -> None:
         self._pages.close()
-        os.ftruncate(self._handle, self.size)
+        handle, self._handle, self._room = self._handle, _NONE, 0
+        os.ftruncate(handle, self.size)
 
     def _mapped(self, end: int) -> tuple[int, mmap.mmap]:
         """(bytes, mapping) of a file with room beyond `end`: as much again, within reason."""
