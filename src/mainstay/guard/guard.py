@@ -54,6 +54,16 @@ class Guard:
         action = max((s.action for s in seen), key=SEVERITY.__getitem__)
         return Verdict(action, remaining(text, rail, action, seen), self.findings(seen, rail, text))
 
+    def rules_out(self, texts: Iterable[str], rail: Rail, policy: Policy) -> bool:
+        """Whether no rule has anything to say of these texts, each by itself: all of them in one look.
+
+        False tells nothing: some need a closer look, which `check` gives.
+        """
+        if not policy.rails.get(rail):
+            return True
+        # A condition that holds in a text holds in the lines around it, too.
+        return self.cached("check", rail, policy, _whole).rules_out("\n".join(texts))
+
     def plan_of(self, rules: Iterable[CheckRule], rail: Rail) -> Plan:
         """Some rules made ready, for one who applies them in his own way (`StreamGuard`)."""
         return Plan(self._checks, rules, rail)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mainstay.core.values import value
 from mainstay.guard.checks.invisible_unicode import CONTROLS, InvisibleUnicode, hidden_spans, maybe_hidden
 from mainstay.guard.prefilter import Prefilter, breathing, prefilter, view
 from mainstay.guard.registry import Check, Hit, PreparedCheck, QuickCheck
@@ -15,7 +16,7 @@ from mainstay.guard.types import Action, CheckRule, Rail
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Seen:
     """One hit, at its place in the original text, with the rule that asked for it."""
 
@@ -30,7 +31,7 @@ class Seen:
         return "flag" if self.rule.options.get("on_error") == "flag" else "block"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Look:
     """A text without hidden characters, its view, and which of the plan's conditions hold in it."""
 
@@ -81,6 +82,13 @@ class Plan:
         """Whether the rule's check can judge a text that still grows, and need not wait for whole sentences."""
         step = next(step for step in self._steps if step.rule is rule)
         return step.prepared is not None or isinstance(step.check, InvisibleUnicode)
+
+    def rules_out(self, text: str) -> bool:
+        """Whether nothing can be found in `text`, nor in any piece of it that lines end: `find` with one look.
+        False where only a closer look would tell."""
+        if self._always or (not text.isascii() and maybe_hidden(text)):
+            return False
+        return not self._prefilter.fired(view(text))
 
     def find(self, text: str) -> list[Seen]:
         """All hits, check by check."""

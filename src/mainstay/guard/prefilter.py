@@ -22,6 +22,7 @@ LONG_TEXT = 32_768
 WINDOW = 1024
 _PAUSE_S = 0.000_05
 _TRANSLATE_PIECE = 16_384
+_END = r"\z"
 
 _OPTIONS = re2.Options()
 _OPTIONS.encoding = re2.Options.Encoding.LATIN1
@@ -70,30 +71,26 @@ class Prefilter:
     """Which of some conditions hold somewhere in a view."""
 
     def __init__(self, conditions: Sequence[str]) -> None:
-        self._set = re2.Set.SearchSet(_OPTIONS)
-        for condition in (*conditions, ""):
-            self._set.Add(condition.encode("ascii"))
-        self._set.Compile()
-        # The empty pattern always matches: a set that does not report it could not be matched, and rules out nothing.
+        patterns = re2.Set.SearchSet(_OPTIONS)
+        # The end always matches: a set that does not report it could not be matched, and rules out nothing.
+        # (An empty pattern would match as well, but at every byte, and RE2 would note it at every byte.)
+        for condition in (*conditions, _END):
+            patterns.Add(condition.encode("ascii"))
+        patterns.Compile()
         self._always = len(conditions)
-        self._conditions = tuple(conditions)
+        self._nothing = [self._always]
         self._all = list(range(len(conditions)))
-        self._match = self._set.Match
+        self._match = patterns.Match
 
     def fired(self, seen: bytes) -> list[int]:
         """Indexes of the conditions that hold; empty for a text in which nothing can be found."""
         matched: list[int] | None = self._match(seen)
+        if matched == self._nothing:
+            return []
         if matched is None or self._always not in matched:
             return self._all
-        if len(matched) == 1:
-            return []
         matched.remove(self._always)
         return matched
-
-    def at(self, index: int, seen: bytes) -> int:
-        """Where condition `index` first holds; the end if nowhere."""
-        place = seeds(self._conditions[index]).search(seen)
-        return len(seen) if place is None else place[0]
 
 
 @lru_cache(maxsize=64)
@@ -103,7 +100,7 @@ def prefilter(conditions: tuple[str, ...]) -> Prefilter:
 
 
 class Seeds:
-    """Where one condition holds."""
+    """Where one condition holds, or one of several written as alternatives."""
 
     def __init__(self, condition: str) -> None:
         self._pattern = re2.compile(condition.encode("ascii"), _OPTIONS)

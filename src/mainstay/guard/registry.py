@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from mainstay.core.registry import Registry
+from mainstay.core.values import value
 from mainstay.guard.types import CheckRule, Rail
 
 OptionParser = Callable[[object], object]
 """Checks one option's value; raises ValueError that says what it must be."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hit:
     """A check saw `kind` at text[start:end]; `label` replaces it when masked ("" removes it)."""
 
@@ -42,8 +42,10 @@ class PreparedCheck(Protocol):
     """A check with one rule's options read, for one rail.
 
     `conditions`: RE2 patterns over the text's view (`mainstay.guard.prefilter`); every hit of the check fulfils one
-    of them, and each call is told the indexes of those that hold. `open_conditions`: patterns that end in `\\z`;
-    where a hit may begin that is not whole at the end of a text that still grows, one of them matches.
+    of them, and each call is told the indexes of those that hold. None may ask where the text begins or ends (`^`,
+    `\\z`): texts are looked at together, one a line, and growing ones from their middle on.
+    `open_conditions`: patterns that end in `\\z`; where a hit may begin that is not whole at the end of a text that
+    still grows, one of them matches.
     """
 
     conditions: tuple[str, ...]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
+from mainstay.core.values import value
 from mainstay.guard.registry import Hit
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CleanText:
     """`text` is the original without the removed spans; `original(start, end)` maps a span back."""
 

@@ -25,7 +25,7 @@ from dataclasses import replace
 from mainstay.guard.checks.invisible_unicode import HIDDEN_TAIL, maybe_hidden
 from mainstay.guard.guard import SEVERITY, Guard, remaining
 from mainstay.guard.plan import Look, Plan, Seen
-from mainstay.guard.prefilter import Prefilter, prefilter, view
+from mainstay.guard.prefilter import Prefilter, prefilter, seeds, view
 from mainstay.guard.registry import Hit
 from mainstay.guard.types import CheckRule, Finding, Policy, Rail
 
@@ -36,6 +36,7 @@ _KEPT_CHARS = 384
 _HEAD_CHARS = 2048
 FORGET_CHARS = 4096
 """No more than so much of what was shown stays, even where numbers follow each other without a gap."""
+_SENTENCE_MARK = re.compile(r"[.!?\n]").search
 _SENTENCE = re.compile(r"[.!?]\s+(?=\S)|\n+(?=[^\n])")
 
 
@@ -52,8 +53,9 @@ class _Parts:
         self.plan = guard.plan_of([rule for rule in acting if rule not in whole], rail)
         self.sentences = guard.plan_of(whole, rail) if whole else None
         self.watching = guard.plan_of(watching, rail) if watching else None
-        opens = (condition for check in self.plan.prepared for condition in check.open_conditions)
+        opens = [condition for check in self.plan.prepared for condition in check.open_conditions]
         self.quick: Prefilter = prefilter((*self.plan.conditions, *opens))
+        self.opens = seeds("|".join(f"(?:{condition})" for condition in opens)) if opens else None
 
 
 class StreamGuard:
@@ -71,27 +73,18 @@ class StreamGuard:
         self.findings: list[Finding] = []
         self.blocked = False
 
-    def feed(self, text: str) -> str:
+    def feed(self, text: str, last: bool = False) -> str:
         """What may be shown now."""
-        return self._step(text, last=False)
+        if self.blocked:
+            return ""
+        if self._watched is not None and (ended := self._watched.add(text, last)) is not None:
+            start, piece = ended
+            self.record(self._watched.plan.find(piece), piece, start)
+        return text if self._held is None else self._held.add(text, last, self)
 
     def finish(self) -> str:
         """The rest, at the end of the text."""
-        return self._step("", last=True)
-
-    def _step(self, text: str, last: bool) -> str:
-        if self.blocked:
-            return ""
-        if self._watched is not None:
-            self._watch(self._watched.add(text, last))
-        if self._held is None:
-            return text
-        return self._held.add(text, last, self)
-
-    def _watch(self, ended: tuple[int, str] | None) -> None:
-        if ended is not None and self._watched is not None:
-            start, piece = ended
-            self.record(self._watched.plan.find(piece), piece, start)
+        return self.feed("", last=True)
 
     def record(self, seen: Iterable[Seen], text: str, start: int) -> None:
         """`start`: where in the streamed text `text` begins."""
@@ -114,8 +107,7 @@ class _Watched:
         """Where it began, and the sentences that have ended."""
         self._pieces.append(text)
         self._length += len(text)
-        ended = any(mark in text for mark in ".!?\n")
-        if not self._length or not (ended or last or self._length > HOLD_CHARS):
+        if not (last or _SENTENCE_MARK(text) or self._length > HOLD_CHARS) or not self._length:
             return None
         start, piece = self._start, "".join(self._pieces)
         self._start += len(piece)
@@ -134,45 +126,57 @@ class _Held:
         self._plan = parts.plan
         self._sentences = parts.sentences
         self._quick = parts.quick
+        self._opens = parts.opens
         self._text = ""
         self._start = self._shown = 0
         self._goes_on = 0
 
     def add(self, text: str, last: bool, to: StreamGuard) -> str:
         self._text += text
-        cut, seen = self._judged(last)
+        start = max(0, self._shown - CONTEXT_CHARS)
+        tail = self._text[start:]
+        if not tail.isascii() and maybe_hidden(tail):
+            cut, seen = self._judged(last)
+        else:
+            viewed = view(tail)
+            fired = self._quick.fired(viewed)
+            if not fired and self._sentences is None and not self._goes_on:  # nearly every piece
+                return self._all_of_it()
+            cut, seen = self._known(start, viewed, fired, last)
         if self._sentences is not None and not last:
             cut = self._last_sentence(cut)
         return self._passed(cut, seen, to)
 
+    def _all_of_it(self) -> str:
+        """As `_passed`, when nothing was found and nothing is open: then it needs no look to forget, either."""
+        piece = self._text[self._shown :]
+        self._shown = len(self._text)
+        if self._shown > _KEPT_CHARS:
+            self._drop_context()
+        return piece
+
+    def _known(self, start: int, seen: bytes, fired: list[int], last: bool) -> tuple[int, list[Seen]]:
+        """As `_judged`, when it is known which conditions hold in the text from `start` on, seen as `seen`."""
+        if not fired:
+            return len(self._text), []
+        if min(fired) >= len(self._plan.conditions):  # open ones alone: there is no hit
+            return (len(self._text) if last else start + self._open_from(seen)), []
+        return self._judged(last)
+
     def _judged(self, last: bool) -> tuple[int, list[Seen]]:
         """Up to where everything is known, and the hits so far."""
-        fired: list[int] | None = None
-        start = max(0, self._shown - CONTEXT_CHARS)
-        tail = self._text[start:] if start else self._text
-        if tail.isascii() or not maybe_hidden(tail):
-            seen = view(tail)
-            fired = self._quick.fired(seen)
-            if not fired:
-                return len(self._text), []
-            if min(fired) >= len(self._plan.conditions):  # open ones alone: there is no hit
-                return (len(self._text) if last else start + self._open_from(seen, fired)), []
         look = self._plan.look(self._text)
         hits = [s for s in self._plan.judge(self._text, look) if s.failed or s.hit.start >= self._shown]
         cut = len(self._text) if last else self._held_from(look)
         return _before(cut, hits), hits
 
-    def _open_from(self, seen: bytes, fired: list[int]) -> int:
-        first = len(self._plan.conditions)
-        return min(
-            (self._quick.at(index, seen) for index in fired if index >= first),
-            default=len(seen),
-        )
+    def _open_from(self, seen: bytes) -> int:
+        place = None if self._opens is None else self._opens.search(seen)
+        return len(seen) if place is None else place[0]
 
     def _held_from(self, look: Look) -> int:
         clean = look.clean
-        fired = self._quick.fired(look.seen)
-        held = min(self._open_from(look.seen, fired), self._plan.held_from(look))
+        held = min(self._open_from(look.seen), self._plan.held_from(look))
         cut = len(self._text) if held >= len(clean.text) else clean.original(held, held)[0]
         if tail := HIDDEN_TAIL.search(self._text, max(0, len(self._text) - 64)):
             cut = min(cut, tail.start())
@@ -229,6 +233,9 @@ class _Held:
             self._text[self._shown - CONTEXT_CHARS : self._shown]
         ):
             return
+        self._drop_context()
+
+    def _drop_context(self) -> None:
         at = self._shown - CONTEXT_CHARS
         at = max(self._text.rfind(" ", 0, at), self._text.rfind("\n", 0, at), at - CONTEXT_CHARS)
         self._text = self._text[at:]
@@ -237,10 +244,8 @@ class _Held:
 
     def _is_open(self, text: str) -> bool:
         look = self._plan.look(text)
-        fired = self._quick.fired(look.seen)
-        return self._open_from(look.seen, fired) < len(look.seen) or self._plan.held_from(look) < len(
-            look.seen
-        )
+        held = min(self._open_from(look.seen), self._plan.held_from(look))
+        return held < len(look.seen)
 
 
 def _before(cut: int, hits: list[Seen]) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mainstay.core.values import value
+
 Rail = Literal["input", "context", "output"]
 Action = Literal["allow", "flag", "mask", "drop", "block"]
 """In rising severity. `drop` removes one passage (context) or sentence (output)."""
@@ -13,7 +15,7 @@ Action = Literal["allow", "flag", "mask", "drop", "block"]
 Unsupported = Literal["keep", "flag", "remove"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finding:
     """What a check saw at text[start:end]. `excerpt` is masked: it never repeats a secret or PII."""
 
@@ -27,7 +29,7 @@ class Finding:
     excerpt: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """The outcome for one text: the severest action, the text to go on with, and every finding."""
 
