@@ -51,6 +51,19 @@ class CallGuard:
         self._read: set[str] = set()
         self._opaque: set[str] = set()
 
+    @classmethod
+    def rules_out(cls, call: ChatCall, guard: Guard, policy: Policy) -> bool:
+        """Whether no rule of any writer has anything to say of a call of mere text: nearly every one, told by one look.
+
+        False also for what takes a closer look. What users say is under all rules that others are under,
+        but for the results of tools.
+        """
+        if not _is_mere_text(call) or "tool" in [message.role for message in call.messages]:
+            return False
+        texts = strings_of(call.source)
+        texts.update([message.content for message in call.messages])
+        return guard.rules_out(texts, "input", policy)
+
     def call(self, call: ChatCall) -> ChatCall:
         """The call as it may go on; the very same one when nothing was masked. Raises ContentBlocked."""
         if self._is_clean(call):
@@ -80,12 +93,10 @@ class CallGuard:
     def _is_clean(self, call: ChatCall) -> bool:
         """Whether nothing at all is to be found in a call of mere text: what users say by its own rules, and the
         rest in one look. False also for a call with more in it, which is read piece by piece."""
-        if call.source is None or call.tools or call.response_format is not None:
+        if not _is_mere_text(call):
             return False
         said: set[str] = set()
         for message in call.messages:
-            if message.parts or message.tool_calls or message.thinking:
-                return False
             writer = _WRITERS.get(message.role, "operator")
             text = message.content
             if writer != "operator" and text not in said:
@@ -213,6 +224,13 @@ class CallGuard:
         if description == tool.description and parameters is tool.parameters:
             return tool
         return replace(tool, description=description, parameters=parameters)
+
+
+def _is_mere_text(call: ChatCall) -> bool:
+    """Whether all that is said in the call is told by its messages' contents and its source."""
+    if call.source is None or call.tools or call.response_format is not None:
+        return False
+    return not [m for m in call.messages if m.parts or m.tool_calls or m.thinking]
 
 
 def _without_injection(guard: Guard, policy: Policy, rail: Rail) -> Policy:

@@ -23,9 +23,21 @@ def guards_input(policy: Policy | None) -> bool:
 async def guard_input(run: Run) -> None:
     """Masked text goes on masked, also into the trace. Raises ContentBlocked."""
     policy = run.policy
-    if policy is None or not guards_input(policy):
-        run.describe_messages()
-        return
+    if policy is not None and guards_input(policy) and not _needs_no_step(run, policy):
+        await _guard(run, policy)
+    run.describe_messages()
+
+
+def _needs_no_step(run: Run, policy: Policy) -> bool:
+    """Whether there is nothing to tell, as for nearly every plain model's call; apps show that they looked."""
+    return (
+        run.runnable is None
+        and _length(run.asked) <= INLINE_GUARD_CHARS
+        and CallGuard.rules_out(run.asked, run.deps.guard, policy)
+    )
+
+
+async def _guard(run: Run, policy: Policy) -> None:
     with run.trace.step("guard.input") as step:
         reading = CallGuard(run.deps.guard, policy, for_app=run.runnable is not None)
         try:
@@ -39,7 +51,6 @@ async def guard_input(run: Run) -> None:
             elif run.runnable is None:
                 step.leave_out()
         run.masked = reading.masked
-    run.describe_messages()
 
 
 async def guarded(call: ChatCall, policy: Policy | None, deps: Deps) -> ChatCall:
@@ -58,7 +69,11 @@ async def guarded_texts(texts: tuple[str, ...], policy: Policy | None, deps: Dep
 
 
 async def _read(reading: CallGuard, call: ChatCall) -> ChatCall:
-    length = sum(len(m.content) + 1000 * len(m.parts) for m in call.messages) + 500 * len(call.tools)
-    if length <= INLINE_GUARD_CHARS:
+    if _length(call) <= INLINE_GUARD_CHARS:
         return reading.call(call)
     return await asyncio.to_thread(reading.call, call)
+
+
+def _length(call: ChatCall) -> int:
+    """About how much there is to read, in characters."""
+    return sum([len(m.content) + 1000 * len(m.parts) for m in call.messages]) + 500 * len(call.tools)

@@ -11,6 +11,7 @@ import orjson
 from mainstay.guard import SEVERITY
 from mainstay.guard.types import Verdict
 
+_LISTS = (list, tuple)
 CheckText = Callable[[str], Verdict]
 
 
@@ -18,15 +19,14 @@ def strings_of(value: Any) -> set[str]:
     """Every string of a decoded JSON value, names of members among them."""
     found: set[str] = set()
     waiting = [value]
-    while waiting:
-        item = waiting.pop()
+    for item in waiting:  # which grows meanwhile
         if isinstance(item, str):
             found.add(item)
         elif isinstance(item, dict):
             found.update(item)
-            waiting.extend(item.values())
-        elif isinstance(item, list | tuple):
-            waiting.extend(item)
+            waiting += item.values()
+        elif isinstance(item, _LISTS):
+            waiting += item
     return found
 
 

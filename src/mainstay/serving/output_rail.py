@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mainstay.guard import StreamGuard
+from mainstay.guard import Guard, StreamGuard
 from mainstay.guard.types import Finding, Policy, Verdict
 from mainstay.models.types import Choice, Delta, Thinking, ToolCall, ToolCallDelta
 from mainstay.observe.types import Attr
@@ -30,10 +30,33 @@ async def guard_whole(run: Run, policy: Policy) -> None:
     choices = run.choices()
     # Nothing of it is the caller's or the trace's until it was judged, not even when the judging is cut short.
     run.whole, raw, run.raw = (), run.raw, None
+    checked = choices if _rules_out(choices, run.deps.guard, policy) else await _judged(run, policy, choices)
+    run.whole = checked
+    if checked != choices:
+        run.cache = "bypass" if run.refused else run.cache
+    elif raw is not None and may_relay(raw, lambda: _texts_of(choices), run.deps.guard, policy):
+        run.raw = raw
+
+
+def _rules_out(choices: tuple[Choice, ...], guard: Guard, policy: Policy) -> bool:
+    """Whether no rule has anything to say of these choices: nearly always, told by one look at a short text alone.
+    False also for what takes a closer look."""
+    texts: list[str] = []
+    for choice in choices:
+        if choice.tool_calls:  # their arguments must be decoded
+            return False
+        texts += (choice.text, choice.reasoning, choice.refusal)
+        if choice.thinking:
+            texts += [block.text for block in choice.thinking]
+    return sum(map(len, texts)) <= INLINE_GUARD_CHARS and guard.rules_out(texts, "output", policy)
+
+
+async def _judged(run: Run, policy: Policy, choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    """The choices as they may be shown."""
     length = sum(len(c.text) + sum(len(t.arguments) for t in c.tool_calls) for c in choices)
     with run.trace.step("guard.output") as step:
         if length <= INLINE_GUARD_CHARS:
-            checked = tuple(_checked(run, policy, choice) for choice in choices)
+            checked = tuple([_checked(run, policy, choice) for choice in choices])
         else:
             checked = tuple([await asyncio.to_thread(_checked, run, policy, choice) for choice in choices])
         found = [finding_body(f) for f in run.findings if f.rail == "output"]
@@ -41,11 +64,7 @@ async def guard_whole(run: Run, policy: Policy) -> None:
             step.set(Attr.GUARD, found)
         else:
             step.leave_out()
-    run.whole = checked
-    if checked != choices:
-        run.cache = "bypass" if run.refused else run.cache
-    elif raw is not None and may_relay(raw, _texts_of(choices), run.deps.guard, policy):
-        run.raw = raw
+    return checked
 
 
 def _checked(run: Run, policy: Policy, choice: Choice) -> Choice:
@@ -115,7 +134,8 @@ async def guard_stream(
         rails = OutputRails(run, policy)
         try:
             async for delta in deltas:
-                for passed in rails.feed(delta):
+                passed = rails.feed(delta)
+                if passed is not None:
                     yield passed
                 if rails.blocked:
                     run.refused = True
@@ -155,32 +175,29 @@ class OutputRails:
     def findings(self) -> list[Finding]:
         return [*self._own, *(f for text in self._texts.values() for f in text.findings)]
 
-    def feed(self, delta: Delta) -> Iterator[Delta]:
+    def feed(self, delta: Delta) -> Delta | None:
         """What may be shown now of this delta and of what was held before it."""
         guarded = self._only_text.get(delta.index)
         if guarded is not None and delta.text and _is_mere_text(delta):
-            shown = self._word(delta, guarded)
+            # As `_judge`, for one more word of an answer that has nothing but words: nearly every delta.
+            text = guarded.feed(delta.text)
+            self.blocked = self.blocked or guarded.blocked
+            shown = delta if text == delta.text else Delta(text=text, index=delta.index, model=delta.model)
         else:
             self._only_text.pop(delta.index, None)
             if delta.usage is None or _says_something(replace(delta, usage=None)):
                 self.open.add(delta.index)
             shown = self._judge(delta)
+            if delta.finish_reason is not None and not self.blocked:
+                self.open.discard(delta.index)
         if self.blocked:
-            return
-        if delta.finish_reason is not None:
-            self.open.discard(delta.index)
+            return None
         if shown is not delta and not _says_something(shown):
             self._model = shown.model or self._model
-            return
+            return None
         if self._model is not None:
             shown, self._model = replace(shown, model=shown.model or self._model), None
-        yield shown
-
-    def _word(self, delta: Delta, guarded: StreamGuard) -> Delta:
-        """As `_judge`, for one more word of an answer that has nothing but words: nearly every delta."""
-        text = guarded.feed(delta.text)
-        self.blocked = self.blocked or guarded.blocked
-        return delta if text == delta.text else Delta(text=text, index=delta.index, model=delta.model)
+        return shown
 
     def _judge(self, delta: Delta) -> Delta:
         """The delta itself when all of it passes at once and nothing else does."""

@@ -7,7 +7,7 @@ known is written anew, without them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -66,15 +66,15 @@ def _is_mere_text(raw: bytes) -> bool:
     return True
 
 
-def may_relay(raw: bytes, read: Collection[str], guard: Guard, policy: Policy) -> bool:
-    """Whether the output rail lets every string pass that is in `raw` and not among those `read` already."""
+def may_relay(raw: bytes, read: Callable[[], Collection[str]], guard: Guard, policy: Policy) -> bool:
+    """Whether the output rail lets every string pass that is in `raw` and not among those that were `read` already."""
     if _is_mere_text(raw):
         return True
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return False
-    unread = {text for text in strings_of(body) if text and text not in _FRAME and text not in read}
+    unread = strings_of(body) - _FRAME - {"", *read()}
     if not unread:
         return True
     # Sorted, so that the same body is always judged alike.
