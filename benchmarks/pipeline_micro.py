@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ WHOLE = orjson.dumps(
 COMPLETION = Completion((Choice(text=TEXT),), USAGE, "mock-model", WHOLE)
 DELTA = Delta(text=WORD, model="mock-model", raw=_event({"content": WORD}))
 LAST = Delta(finish_reason="stop", usage=USAGE, raw=_event({}, "stop"))
+READ_DELTA, READ_LAST = replace(DELTA, raw=None), replace(LAST, raw=None)
 
 
 @PROVIDER_KINDS.register("instant")
@@ -88,8 +89,8 @@ class Instant:
 
     async def stream(self, call: ChatCall, deadline_s: float) -> AsyncIterator[Delta]:
         for _ in range(CHUNKS):
-            yield DELTA
-        yield LAST
+            yield DELTA if call.relay else READ_DELTA
+        yield LAST if call.relay else READ_LAST
 
     async def close(self) -> None: ...
 
