@@ -43,7 +43,7 @@ _LOOK_ALIKES = re2.compile("[" + "".join(map(chr, _AS_ASCII)) + "]")
 def view(text: str) -> bytes:
     """`text` as one ASCII byte a character; digits of other scripts as 0 to 9, all else outside ASCII as `?`."""
     if text.isascii():
-        return text.encode("ascii")
+        return text.encode()
     if _LOOK_ALIKES.search(text.encode("utf-8", "replace")):
         pieces = []
         for start in range(0, len(text), _TRANSLATE_PIECE):

@@ -36,7 +36,7 @@ _KEPT_CHARS = 384
 _HEAD_CHARS = 2048
 FORGET_CHARS = 4096
 """No more than so much of what was shown stays, even where numbers follow each other without a gap."""
-_SENTENCE_MARK = re.compile(r"[.!?\n]").search
+_SENTENCE_END = re.compile(r"[.!?]\s|\n")
 _SENTENCE = re.compile(r"[.!?]\s+(?=\S)|\n+(?=[^\n])")
 
 
@@ -99,20 +99,27 @@ class _Watched:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._pieces: list[str] = []
-        self._length = 0
+        self._text = ""
         self._start = 0
 
     def add(self, text: str, last: bool) -> tuple[int, str] | None:
         """Where it began, and the sentences that have ended."""
-        self._pieces.append(text)
-        self._length += len(text)
-        if not (last or _SENTENCE_MARK(text) or self._length > HOLD_CHARS) or not self._length:
+        read = len(self._text)
+        self._text += text
+        end = _SENTENCE_END.search(self._text, read - 1 if read else 0)
+        if end is None and not last and read < HOLD_CHARS:
             return None
-        start, piece = self._start, "".join(self._pieces)
-        self._start += len(piece)
-        self._pieces, self._length = [], 0
-        return start, piece
+        return self._ended(end, last)
+
+    def _ended(self, end: re.Match[str] | None, last: bool) -> tuple[int, str] | None:
+        """All sentences up to the last end, of which `end` is the first; the whole text where none has ended."""
+        cut = len(self._text)
+        if end is not None and not last:
+            *_, final = _SENTENCE_END.finditer(self._text, end.start())
+            cut = final.end()
+        start, piece, self._text = self._start, self._text[:cut], self._text[cut:]
+        self._start += cut
+        return (start, piece) if piece else None
 
 
 class _Held:
@@ -133,7 +140,7 @@ class _Held:
 
     def add(self, text: str, last: bool, to: StreamGuard) -> str:
         self._text += text
-        start = max(0, self._shown - CONTEXT_CHARS)
+        start = self._shown - CONTEXT_CHARS if self._shown > CONTEXT_CHARS else 0
         tail = self._text[start:]
         if not tail.isascii() and maybe_hidden(tail):
             cut, seen = self._judged(last)
