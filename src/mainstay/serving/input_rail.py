@@ -15,6 +15,9 @@ from mainstay.serving.types import finding_body
 INLINE_GUARD_CHARS = 4000
 """Requests with up to this much text are guarded on the event loop: a thread would cost more than the check."""
 
+INLINE_LOOK_CHARS = 16_000
+"""Up to so much, the look that mostly tells that there is nothing to find is cheaper on the event loop, too."""
+
 
 def guards_input(policy: Policy | None) -> bool:
     return policy is not None and bool(policy.rails.get("input") or policy.rails.get("context"))
@@ -32,7 +35,7 @@ def _needs_no_step(run: Run, policy: Policy) -> bool:
     """Whether there is nothing to tell, as for nearly every plain model's call; apps show that they looked."""
     return (
         run.runnable is None
-        and _length(run.asked) <= INLINE_GUARD_CHARS
+        and _length(run.asked) <= INLINE_LOOK_CHARS
         and CallGuard.rules_out(run.asked, run.deps.guard, policy)
     )
 

@@ -18,7 +18,7 @@ from mainstay.guard import Guard, StreamGuard
 from mainstay.guard.types import Finding, Policy, Verdict
 from mainstay.models.types import Choice, Delta, Thinking, ToolCall, ToolCallDelta
 from mainstay.observe.types import Attr
-from mainstay.serving.input_rail import INLINE_GUARD_CHARS
+from mainstay.serving.input_rail import INLINE_GUARD_CHARS, INLINE_LOOK_CHARS
 from mainstay.serving.json_text import check_json
 from mainstay.serving.run import Run
 from mainstay.serving.types import finding_body
@@ -48,7 +48,7 @@ def _rules_out(choices: tuple[Choice, ...], guard: Guard, policy: Policy) -> boo
         texts += (choice.text, choice.reasoning, choice.refusal)
         if choice.thinking:
             texts += [block.text for block in choice.thinking]
-    return sum(map(len, texts)) <= INLINE_GUARD_CHARS and guard.rules_out(texts, "output", policy)
+    return sum(map(len, texts)) <= INLINE_LOOK_CHARS and guard.rules_out(texts, "output", policy)
 
 
 async def _judged(run: Run, policy: Policy, choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
@@ -182,7 +182,10 @@ class OutputRails:
             # As `_judge`, for one more word of an answer that has nothing but words: nearly every delta.
             text = guarded.feed(delta.text)
             self.blocked = self.blocked or guarded.blocked
-            shown = delta if text == delta.text else Delta(text=text, index=delta.index, model=delta.model)
+            if text == delta.text and delta.raw is None:
+                shown = delta
+            else:
+                shown = Delta(text=text, usage=delta.usage, index=delta.index, model=delta.model)
         else:
             self._only_text.pop(delta.index, None)
             if delta.usage is None or _says_something(replace(delta, usage=None)):
@@ -200,7 +203,8 @@ class OutputRails:
         return shown
 
     def _judge(self, delta: Delta) -> Delta:
-        """The delta itself when all of it passes at once and nothing else does."""
+        """The delta itself when all of it passes at once and nothing else does, and it brings no event's bytes: what
+        else is in those nobody has read."""
         ends, index = delta.finish_reason is not None, delta.index
         # When another kind of content begins, the one before is whole.
         text_ends = ends or bool(delta.tool_calls or delta.refusal)
@@ -221,7 +225,7 @@ class OutputRails:
         logprobs = delta.logprobs
         if self._spells or logprobs or index in self._spelling:
             logprobs = self._spelling.setdefault(index, _Spelling()).passed(delta, text)
-        if same and thinking is delta.thinking and logprobs == delta.logprobs:
+        if same and thinking is delta.thinking and logprobs == delta.logprobs and delta.raw is None:
             return delta
         return replace(
             delta,
@@ -323,16 +327,15 @@ def _spelled(item: Mapping[str, Any]) -> bytes:
 
 
 def _is_mere_text(delta: Delta) -> bool:
+    """Whether it has nothing to judge but its text, and does not end it."""
     return not (
         delta.reasoning
         or delta.tool_calls
         or delta.refusal
         or delta.logprobs
         or delta.finish_reason is not None
-        or delta.usage is not None
         or delta.thinking is not None
         or delta.stop_sequence is not None
-        or delta.raw is not None
     )
 
 
