@@ -27,9 +27,10 @@ def nusd_from_usd(usd: str | Decimal | int) -> int:
 def usd_text(nusd: int) -> str:
     """Exact dollars for machines, without exponent or trailing zeros: `0.0000021`."""
     if nusd < 0:
-        return "-" + usd_text(-nusd)
-    whole, part = divmod(nusd, NUSD_PER_USD)
-    return f"{whole}.{part:09d}".rstrip("0") if part else str(whole)
+        return f"-{usd_text(-nusd)}"
+    digits = f"{nusd:010d}"
+    part = digits[-9:].rstrip("0")
+    return f"{digits[:-9]}.{part}" if part else digits[:-9]
 
 
 def show_usd(nusd: int | None) -> str:

@@ -12,6 +12,7 @@ A client that leaves cancels the work behind its request within 100 ms, streamin
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -24,6 +25,7 @@ from mainstay.govern import require
 from mainstay.govern.types import ApiKey, Identity
 from mainstay.models.types import ChatCall, Delta
 from mainstay.retrieval.types import Embedder
+from mainstay.serving.connected import Connections
 from mainstay.serving.deps import Deps
 from mainstay.serving.dry_run import dry_run
 from mainstay.serving.embeddings import embed
@@ -37,12 +39,10 @@ from mainstay.serving.http import (
     Receive,
     Scope,
     Send,
-    header,
     parse_json_object,
     read_body,
     send_bytes,
     send_json,
-    while_connected,
 )
 from mainstay.serving.listing import listed_model, listed_models
 from mainstay.serving.openapi import openapi_bytes
@@ -95,6 +95,7 @@ class Gateway:
         self._ping_after_s = ping_after_s
         self._stalled_after_s = stalled_after_s
         self._clock = clock
+        self._connections = Connections()
         self.shutdown = Shutdown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,11 +107,11 @@ class Gateway:
         exchange = Exchange(scope, self._clock)
         surface = _PATHS.get(exchange.path)
         try:
-            with self.shutdown.request():
+            with self.shutdown.request() as task:
                 if surface is not None:
-                    await self._ask(exchange, surface, receive, send)
+                    await self._ask(exchange, surface, receive, send, task)
                 else:
-                    await self._other(exchange, receive, send)
+                    await self._other(exchange, receive, send, task)
         except ClientLeft:
             return
         except (
@@ -125,17 +126,19 @@ class Gateway:
             headers.append((b"connection", b"close"))
         await send_json(send, reply.status, surface.error_body(reply), headers)
 
-    async def _ask(self, exchange: Exchange, surface: Surface, receive: Receive, send: Send) -> None:
+    async def _ask(
+        self, exchange: Exchange, surface: Surface, receive: Receive, send: Send, task: asyncio.Task[object]
+    ) -> None:
         snapshot = self._deps.snapshots.current
-        key, identity = self._identify(exchange.scope)
+        key, identity = self._identify(exchange)
         if exchange.scope["method"] != "POST":
             raise MethodNotAllowed(f"{exchange.path} takes POST.")
         body = parse_json_object(await read_body(receive, self._body_limit_bytes))
         if self._deps.snapshots.current is not snapshot:  # the key may be revoked by now
-            key, identity = self._identify(exchange.scope)
-        async with while_connected(receive) as leave:
+            key, identity = self._identify(exchange)
+        with self._connections.watch(receive, task) as leave:
             request = await self._read(surface, body, identity)
-            call = self._call(exchange, request, key, identity)
+            call = _call(exchange, request, key, identity)
             if exchange.query("dry_run") is not None:
                 await send_json(send, 200, await dry_run(call, self._deps), exchange.headers())
             elif request.stream:
@@ -143,10 +146,10 @@ class Gateway:
             else:
                 await self._complete(exchange, surface, call, send)
 
-    def _identify(self, scope: Scope) -> tuple[ApiKey, Identity]:
+    def _identify(self, exchange: Exchange) -> tuple[ApiKey, Identity]:
         """Step 1: the caller, from the snapshot in memory."""
-        scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
-        token = token.strip() if scheme.lower() == "bearer" else header(scope, b"x-api-key") or ""
+        scheme, _, token = (exchange.header(b"authorization") or "").partition(" ")
+        token = token.strip() if scheme.lower() == "bearer" else exchange.header(b"x-api-key") or ""
         if not token:
             raise Unauthenticated("No API key was sent.", fix="Send it as `Authorization: Bearer ms-…`.")
         key, identity = self._deps.snapshots.current.identify(self._hash_token(token), self._clock())
@@ -157,20 +160,6 @@ class Gateway:
         if surface.name == "responses" and self._responses is not None:
             return await self._responses.prepare(body, identity.id)
         return surface.read(body)
-
-    def _call(self, exchange: Exchange, request: ChatRequest, key: ApiKey, identity: Identity) -> Call:
-        cache, max_age_s = exchange.cache_wish()
-        return Call(
-            request=request,
-            identity=identity,
-            key=key,
-            trace_id=exchange.trace_id,
-            parent_id=exchange.parent_id,
-            cache=cache,
-            cache_max_age_s=max_age_s,
-            deadline_s=exchange.deadline_s(),
-            client_retry=exchange.client_retry(),
-        )
 
     async def _complete(self, exchange: Exchange, surface: Surface, call: Call, send: Send) -> None:
         async with aclosing(answer(call, self._deps)) as events:
@@ -199,15 +188,16 @@ class Gateway:
             on_stall=leave,
         )
         head = b""
+        render, write = renderer.delta, writer.write
         try:
             with self.shutdown.stream():
                 async with aclosing(answer(call, self._deps)) as events:
                     async for event in events:
                         if isinstance(event, Delta):
-                            frames = head + renderer.delta(event)
+                            frames = head + render(event)
                             head = b""
                             if frames:
-                                await writer.write(frames)
+                                await write(frames)
                         elif isinstance(event, Started):
                             exchange.started = event
                             head = renderer.start(event)
@@ -235,22 +225,23 @@ class Gateway:
             return await self._responses.end(renderer, final, call.request, call.identity.id)
         return renderer.end(final)
 
-    async def _other(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+    async def _other(
+        self, exchange: Exchange, receive: Receive, send: Send, task: asyncio.Task[object]
+    ) -> None:
         """What is no question to an app or model."""
         path, method = exchange.path, exchange.scope["method"]
         if method == "GET" and path == "/v1/openapi.json":  # of no secret, so that tools need no key
             await send_bytes(send, 200, openapi_bytes(), exchange.headers())
             return
-        key, identity = self._identify(exchange.scope)
+        key, identity = self._identify(exchange)
         if path in ("/v1/embeddings", "/v1/messages/count_tokens", "/v1/responses/input_tokens"):
             if method != "POST":
                 raise MethodNotAllowed(f"{path} takes POST.")
             body = parse_json_object(await read_body(receive, self._body_limit_bytes))
-            async with while_connected(receive):
+            with self._connections.watch(receive, task):
                 if path == "/v1/embeddings":
-                    reply = await embed(
-                        body, self._embedder, self._call_of(exchange, key, identity), self._deps
-                    )
+                    call = _call(exchange, ChatRequest("", ChatCall("", ())), key, identity)
+                    reply = await embed(body, self._embedder, call, self._deps)
                     await send_bytes(send, 200, reply.body, exchange.headers() + reply.headers)
                 elif path == "/v1/messages/count_tokens":
                     counted = await count_message_tokens(body, key, self._deps)
@@ -271,9 +262,6 @@ class Gateway:
         else:
             raise NotFound(f"There is no {method} {path}.")
 
-    def _call_of(self, exchange: Exchange, key: ApiKey, identity: Identity) -> Call:
-        return self._call(exchange, ChatRequest("", ChatCall("", ())), key, identity)
-
     async def _stored(self, exchange: Exchange, identity: Identity, send: Send) -> None:
         assert self._responses is not None
         response_id, _, rest = exchange.path.removeprefix("/v1/responses/").partition("/")
@@ -289,6 +277,22 @@ class Gateway:
         else:
             raise NotFound(f"There is no {method} {exchange.path}.")
         await send_bytes(send, 200, orjson.dumps(value), exchange.headers())
+
+
+def _call(exchange: Exchange, request: ChatRequest, key: ApiKey, identity: Identity) -> Call:
+    cache, max_age_s = exchange.cache_wish()
+    return Call(
+        request,
+        identity,
+        key,
+        exchange.trace_id,
+        exchange.parent_id,
+        None,
+        cache,
+        max_age_s,
+        exchange.deadline_s(),
+        exchange.client_retry(),
+    )
 
 
 def _surface_of_errors(exchange: Exchange) -> Surface:

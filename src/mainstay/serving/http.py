@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from types import TracebackType
 from typing import Any
 
 import orjson
@@ -19,8 +18,6 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 PING_AFTER_S = 10.0
 STALLED_AFTER_S = 60.0
-WATCH_AFTER_S = 0.025
-"""A client that leaves is noticed within 100 ms; this much of it is saved where an answer comes at once."""
 
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -31,14 +28,6 @@ _STREAM_HEADERS = [
 
 class ClientLeft(Exception):
     """The client closed the connection before its answer was complete."""
-
-
-def header(scope: Scope, name: bytes) -> str | None:
-    """The first header called `name` (lower case), as text."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return None
 
 
 async def read_body(receive: Receive, limit_bytes: int) -> bytes:
@@ -125,9 +114,12 @@ class EventWriter:
         self._alarm = self._loop.call_later(ping_after_s, self._look)
         self.started = False
 
-    async def write(self, frames: bytes) -> None:
-        if self._pinging is not None:  # a ping must not slip between the response's start and its first event
-            await asyncio.wait({self._pinging})
+    def write(self, frames: bytes) -> Awaitable[None]:
+        return self._write(frames) if self._pinging is None else self._write_after_ping(frames, self._pinging)
+
+    async def _write_after_ping(self, frames: bytes, pinging: asyncio.Task[None]) -> None:
+        """A ping must not slip between the response's start and its first event."""
+        await asyncio.wait({pinging})
         await self._write(frames)
 
     async def _write(self, frames: bytes) -> None:
@@ -135,12 +127,8 @@ class EventWriter:
         self._last_s = self._loop.time()
         if not self.started:
             self.started = True
-            start = {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [*_STREAM_HEADERS, *self._headers()],
-            }
-            await self._send(start)
+            headers = [*_STREAM_HEADERS, *self._headers()]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": frames, "more_body": True})
         self._writing = False
 
@@ -174,48 +162,3 @@ class EventWriter:
         self._pinging = None
         if not task.cancelled():
             task.exception()  # a client that is gone is noticed by the next frame
-
-
-class while_connected:
-    """Cancel the block when the client leaves; then ClientLeft is raised in its place.
-
-    Enter it after the body was read: whatever `receive` brings then is the disconnect. The watch begins a
-    moment later, as most of what ends sooner needs none. Gives a way to end the block as if the client had left.
-    """
-
-    __slots__ = ("_after_s", "_alarm", "_left", "_receive", "_watch", "_work")
-
-    def __init__(self, receive: Receive, after_s: float = WATCH_AFTER_S) -> None:
-        self._receive = receive
-        self._after_s = after_s
-        self._left = False
-        self._watch: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Callable[[], None]:
-        work = asyncio.current_task()
-        assert work is not None
-        self._work = work
-        self._alarm = asyncio.get_running_loop().call_later(self._after_s, self._begin)
-        return self._leave
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._alarm.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
-        if self._left and isinstance(error, asyncio.CancelledError) and self._work.uncancel() == 0:
-            raise ClientLeft from None
-
-    def _begin(self) -> None:
-        self._watch = asyncio.get_running_loop().create_task(self._look())
-
-    async def _look(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._leave()
-
-    def _leave(self) -> None:
-        if not self._left and not self._work.done():
-            self._left = True
-            self._work.cancel()

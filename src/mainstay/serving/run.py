@@ -23,11 +23,11 @@ from mainstay.serving.limits.types import Hold
 from mainstay.serving.metering import Meter, message_bodies
 from mainstay.serving.routing.types import Plan
 from mainstay.serving.types import (
+    UNCHECKED,
     CacheState,
     Call,
     CostSource,
     Final,
-    Grounding,
     Started,
     citation_body,
     finding_body,
@@ -39,9 +39,6 @@ _OPERATIONS = {
     "messages": "messages",
     "responses": "responses",
 }
-
-
-_UNGROUNDED = Grounding()
 
 
 class Run:
@@ -120,7 +117,7 @@ class Run:
         self.context: dict[int, str] = {}  # passage number → its text as the guard lets it go on
         self.citable: dict[int, Passage] = {}  # passage number → it without what must support nothing
         self.citations: tuple[Citation, ...] = ()
-        self.grounding = _UNGROUNDED
+        self.grounding = UNCHECKED
         self.shown = Collector()
         self.whole: tuple[Choice, ...] | None = None
         """The answer, when it did not come as deltas."""

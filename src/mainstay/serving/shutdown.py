@@ -67,13 +67,15 @@ class _Request:
     def __init__(self, shutdown: Shutdown) -> None:
         self._shutdown = shutdown
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> asyncio.Task[object]:
+        """The task that was entered, which is the current one."""
         if self._shutdown.begun:
             raise ShuttingDown
         task = asyncio.current_task()
         assert task is not None
         self._task: asyncio.Task[object] = task
         self._shutdown._under_way.add(task)
+        return task
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -93,6 +93,10 @@ class Grounding:
     fallback: Literal["extractive", "refused"] | None = None
 
 
+UNCHECKED = Grounding()
+"""Nothing was checked."""
+
+
 @value
 class Started:
     """What is known before the first word, for the response headers."""
@@ -136,7 +140,7 @@ class Final:
     release_digest: str | None = None
     environment: str | None = None
     refused: bool = False
-    grounding: Grounding = field(default_factory=Grounding)
+    grounding: Grounding = UNCHECKED
     citations: tuple[Citation, ...] = ()
     passages: tuple[Passage, ...] = ()
     guard: tuple[Finding, ...] = ()

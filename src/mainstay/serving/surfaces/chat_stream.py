@@ -89,12 +89,13 @@ class ChatStream:
 
     def _relay(self, delta: Delta, raw: bytes) -> bytes:
         self._spoken.add(delta.index)
-        self._called.update((delta.index, piece.index) for piece in delta.tool_calls)
+        if delta.tool_calls:
+            self._called.update((delta.index, piece.index) for piece in delta.tool_calls)
         if delta.finish_reason is not None:
             earlier, self._held = self._held, raw
             self._finished.add(delta.index)
             return b"" if earlier is None else data_frame(earlier)
-        if delta.usage is not None and _only_text(delta) and not delta.text:
+        if delta.usage is not None and not delta.text and _only_text(delta):
             self._usage = raw
             return b""
         return data_frame(raw)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, cast
 
 import orjson
 
+from mainstay.core.money import usd_text
 from mainstay.models.types import CacheMark, MediaPart, Part, TextPart
 from mainstay.serving.errors import BadField
-from mainstay.serving.types import ChatRequest
+from mainstay.serving.types import UNCHECKED, ChatRequest
 from mainstay.serving.types import Final as FinalAnswer
 
 Reader = Callable[[Any, str], Any]
@@ -22,6 +24,8 @@ Reader = Callable[[Any, str], Any]
 NAME_CHARACTERS_MAX: Final = 256
 NESTING_MAX: Final = 100
 """Of values that may be written as JSON again: what is deeper than some 250 levels could not be."""
+_NUMBERS: Final = (int, float)
+_CONTAINERS: Final = (dict, list)
 
 
 def text(value: Any, where: str) -> str:
@@ -51,7 +55,7 @@ def flag(value: Any, where: str) -> bool:
 
 def number(low: float, high: float) -> Reader:
     def read(value: Any, where: str) -> float:
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not isinstance(value, _NUMBERS) or isinstance(value, bool):
             raise BadField(where, "must be a number.")
         if not low <= value <= high:
             raise BadField(where, f"must be from {low:g} to {high:g}.")
@@ -102,14 +106,14 @@ def one_of(*allowed: str) -> Reader:
 
 def shown(value: Any) -> str:
     """A value as a message may repeat it; of lists and objects the kind alone, as they may be deep."""
-    if isinstance(value, dict | list):
+    if isinstance(value, _CONTAINERS):
         return "a list" if isinstance(value, list) else "an object"
     written = repr(value)
     return written if len(written) <= 80 else f"{written[:80]}…"
 
 
 def bounded(value: Any, where: str) -> Any:
-    if isinstance(value, dict | list) and _is_deep(value, NESTING_MAX):
+    if isinstance(value, _CONTAINERS) and _is_deep(value, NESTING_MAX):
         raise BadField(where, f"is nested more than {NESTING_MAX} levels deep.")
     return value
 
@@ -118,12 +122,12 @@ def bound_members(item: Mapping[str, Any], where: str, walked: str = "") -> None
     """Bound the depth of all members but the one that is `walked` by its own reader: even what nobody reads
     may be passed through as JSON."""
     for name, value in item.items():
-        if isinstance(value, dict | list) and name != walked:
+        if isinstance(value, _CONTAINERS) and name != walked:
             bounded(value, f"{where}.{name}")
 
 
 def _is_deep(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
+    if not isinstance(value, _CONTAINERS):
         return False
     inner = value.values() if isinstance(value, dict) else value
     return levels == 0 or any(_is_deep(item, levels - 1) for item in inner)
@@ -191,7 +195,43 @@ def spliced(raw: bytes, name: str, value: bytes) -> bytes:
 
 
 def extension(final: FinalAnswer) -> bytes:
-    return orjson.dumps(final.extension())
+    """`final.extension()` as JSON: for most answers there is little to say, and a template says it."""
+    if (
+        final.guard
+        or final.citations
+        or final.grounding is not UNCHECKED
+        or final.cost_nusd is None
+        or not final.trace_id.isalnum()  # else JSON might have to escape it
+    ):
+        return orjson.dumps(final.extension())
+    answered_by = _answered_by(
+        final.app, final.release, final.release_digest, final.environment, final.answered_by
+    )
+    latency_ms = orjson.dumps(round(final.latency_ms, 3))
+    return (
+        f'{{"trace_id":"{final.trace_id}",{answered_by}'
+        f'"cost_nusd":{final.cost_nusd},"cost_usd":"{usd_text(final.cost_nusd)}",'
+        f'"cost_source":"{final.cost_source}","latency_ms":{latency_ms.decode()},"cache":"{final.cache}",'
+        f'"refused":{"true" if final.refused else "false"},{_UNCHECKED}'
+    ).encode()
+
+
+@lru_cache(maxsize=1024)
+def _answered_by(
+    app: str | None, release: int | None, digest: str | None, environment: str | None, answered_by: str
+) -> str:
+    """Members that all answers of one release or target share."""
+    said = {
+        "app": app,
+        "release": release,
+        "release_digest": digest,
+        "environment": environment,
+        "answered_by": answered_by,
+    }
+    return orjson.dumps(said).decode()[1:-1] + ","
+
+
+_UNCHECKED: Final = '"grounding":{"supported_share":null,"removed":[],"flagged":[],"fallback":null},"citations":[],"guard":[]}'
 
 
 def renamed(said: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
