@@ -27,6 +27,7 @@ import uvicorn
 from uvicorn._types import ASGIApplication
 
 from mainstay.app import AsgiApp
+from mainstay.cli.http_protocol import HttpProtocol
 from mainstay.cli.uvicorn_log import quiet_dropped_streams
 from mainstay.core.config import Settings
 from mainstay.serving import Shutdown
@@ -123,7 +124,7 @@ def server_config(app: AsgiApp, settings: Settings, *, lifespan: bool = True) ->
         cast(ASGIApplication, app),  # uvicorn has a type of its own for each message
         host=settings.host,
         port=settings.port,
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         lifespan="on" if lifespan else "off",
         access_log=False,
