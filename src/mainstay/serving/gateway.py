@@ -187,7 +187,7 @@ class Gateway:
             stalled_after_s=self._stalled_after_s,
             on_stall=leave,
         )
-        head = b""
+        head = last = b""
         render, write = renderer.delta, writer.write
         try:
             with self.shutdown.stream():
@@ -202,16 +202,15 @@ class Gateway:
                             exchange.started = event
                             head = renderer.start(event)
                         else:
-                            await writer.write(head + await self._end(renderer, call, event))
+                            last = head + await self._end(renderer, call, event)
+                await write(last, more_body=False)
         except Exception as error:  # boundary: after the first event an error is told in the stream
             if not writer.started:
                 raise
             # Neither a terminal event nor the end of the body follows, so the server drops the connection: a cut
             # answer must not look complete, not even to a client that knows no error events.
             reply = reply_to(error, exchange.trace_id, exchange.request_id)
-            await writer.write(renderer.error(reply))
-        else:
-            await writer.close()
+            await write(renderer.error(reply))
         finally:
             writer.stop()
 

@@ -114,28 +114,26 @@ class EventWriter:
         self._alarm = self._loop.call_later(ping_after_s, self._look)
         self.started = False
 
-    def write(self, frames: bytes) -> Awaitable[None]:
-        return self._write(frames) if self._pinging is None else self._write_after_ping(frames, self._pinging)
+    def write(self, frames: bytes, *, more_body: bool = True) -> Awaitable[None]:
+        """Not `more_body`: the clean end of the response."""
+        if self._pinging is None:
+            return self._write(frames, more_body)
+        return self._write_after_ping(self._pinging, frames, more_body)
 
-    async def _write_after_ping(self, frames: bytes, pinging: asyncio.Task[None]) -> None:
+    async def _write_after_ping(self, pinging: asyncio.Task[None], frames: bytes, more_body: bool) -> None:
         """A ping must not slip between the response's start and its first event."""
         await asyncio.wait({pinging})
-        await self._write(frames)
+        await self._write(frames, more_body)
 
-    async def _write(self, frames: bytes) -> None:
+    async def _write(self, frames: bytes, more_body: bool = True) -> None:
         self._writing = True
         self._last_s = self._loop.time()
         if not self.started:
             self.started = True
             headers = [*_STREAM_HEADERS, *self._headers()]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": frames, "more_body": True})
+        await self._send({"type": "http.response.body", "body": frames, "more_body": more_body})
         self._writing = False
-
-    async def close(self) -> None:
-        """The clean end of the response."""
-        self.stop()
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def stop(self) -> None:
         """No more pings. Call it on every way out."""
