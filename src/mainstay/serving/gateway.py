@@ -162,13 +162,16 @@ class Gateway:
         return surface.read(body)
 
     async def _complete(self, exchange: Exchange, surface: Surface, call: Call, send: Send) -> None:
-        async with aclosing(answer(call, self._deps)) as events:
+        events = answer(call, self._deps)
+        try:
             async for event in events:
                 if isinstance(event, Started):
                     exchange.started = event
                 elif isinstance(event, Final):
                     body = await self._rendered(exchange, surface, call, event)
                     await send_bytes(send, 200, body, exchange.headers(event))
+        finally:
+            await events.aclose()
 
     async def _stream(
         self,
