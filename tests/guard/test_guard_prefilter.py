@@ -97,6 +97,7 @@ def _same(text: str) -> None:
         exact = check.find(look.clean.text, "input", RULES[name])
         found = plan.prepared[0].find(look.clean.text, look.seen, [i - 1 for i in look.fired if i])
         assert found == exact
+        assert plan.find(text) == plan.judge(text, look)
 
 
 @settings(deadline=None, max_examples=400)

@@ -33,12 +33,16 @@ class Seen:
 
 @value
 class Look:
-    """A text without hidden characters, its view, and which of the plan's conditions hold in it."""
+    """A text without hidden characters, its view, and which of the plan's conditions hold in it.
+
+    Not `telling`: none of them has its companion, so nothing is found unless the text grows.
+    """
 
     clean: CleanText
     seen: bytes
     fired: Sequence[int]
     hidden: bool
+    telling: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +66,19 @@ class Plan:
         self.rail = rail
         ordered = sorted(rules, key=lambda rule: loaded[rule.check].order if rule.check in loaded else -1)
         conditions = [CONTROLS]
+        companions: dict[int, str] = {}
         steps: list[_Step] = []
         for rule in ordered:
             check = loaded.get(rule.check)
             prepared = _prepared(check, rail, rule)
             steps.append(_Step(rule, check, prepared, len(conditions)))
-            conditions += prepared.conditions if prepared is not None else ()
+            if prepared is not None:
+                companions |= {index + len(conditions): also for index, also in prepared.companions.items()}
+                conditions += prepared.conditions
         self.conditions = tuple(conditions)
         self._steps = tuple(steps)
-        self._prefilter: Prefilter = prefilter(self.conditions)
+        self._companions = {index: len(conditions) + place for place, index in enumerate(companions)}
+        self._prefilter: Prefilter = prefilter((*conditions, *companions.values()))
         # Hidden characters are all that their check looks for; any other without conditions must look itself.
         self._always = any(s.prepared is None and not isinstance(s.check, InvisibleUnicode) for s in steps)
 
@@ -88,28 +96,36 @@ class Plan:
         False where only a closer look would tell."""
         if self._always or (not text.isascii() and maybe_hidden(text)):
             return False
-        return not self._prefilter.fired(view(text))
+        return not self._tells(self._prefilter.fired(view(text)))
 
     def find(self, text: str) -> list[Seen]:
         """All hits, check by check."""
         look = self.look(text)
-        if not (look.fired or look.hidden or self._always):
+        if not (look.telling or look.hidden or self._always):
             return []
         return self.judge(text, look)
+
+    def _tells(self, fired: Sequence[int]) -> bool:
+        """Whether one of these conditions needs no companion, or has it."""
+        for index in fired:
+            if index < len(self.conditions):
+                companion = self._companions.get(index)
+                if companion is None or companion in fired:
+                    return True
+        return False
 
     def look(self, text: str) -> Look:
         seen = view(text)
         fired = self._prefilter.fired(seen)
         hidden = 0 in fired if text.isascii() else maybe_hidden(text)
-        if not fired and not hidden:
-            return Look(CleanText.whole(text), seen, (), False)
-        if not hidden:
-            return Look(CleanText.whole(text), seen, sorted(fired), False)
-        clean = without(text, hidden_spans(text))
-        if clean.text == text:
-            return Look(clean, seen, sorted(fired), True)
-        seen = view(clean.text)
-        return Look(clean, seen, sorted(self._prefilter.fired(seen)), True)
+        clean = CleanText.whole(text)
+        if hidden:
+            clean = without(text, hidden_spans(text))
+            if clean.text != text:
+                seen = view(clean.text)
+                fired = self._prefilter.fired(seen)
+        own = sorted([index for index in fired if index < len(self.conditions)]) if fired else ()
+        return Look(clean, seen, own, hidden, self._tells(fired))
 
     def judge(self, text: str, look: Look) -> list[Seen]:
         return [seen for step in self._steps for seen in self._apply(step, text, look)]

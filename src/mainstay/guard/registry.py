@@ -46,9 +46,12 @@ class PreparedCheck(Protocol):
     `\\z`): texts are looked at together, one a line, and growing ones from their middle on.
     `open_conditions`: patterns that end in `\\z`; where a hit may begin that is not whole at the end of a text that
     still grows, one of them matches.
+    `companions`: patterns by the index of a condition; a hit of that condition needs one of its companion in the same
+    text, too. Nearly every text holds some long number, and few tell that it is one of those that count.
     """
 
     conditions: tuple[str, ...]
+    companions: Mapping[int, str]
     open_conditions: tuple[str, ...]
 
     def find(self, text: str, seen: bytes, fired: Sequence[int]) -> list[Hit]:

@@ -26,11 +26,11 @@ KINDS = ("email", "phone", "credit_card", "iban", "us_ssn", "ip_address", "natio
 
 BEFORE, AFTER = 40, 24
 """Characters around a match by which it is judged."""
-_SAID_PHONE = re.compile(
+_PHONE_WORDS = (
     r"(?:phone|mobile|fax|sms|whatsapp|telefon|handy|registered|messages? to"
-    r"|(?:my|her|his|our|contact|new) number|\b(?:tel|call|cell|dial|ring|text|reach))\b[^\n]{0,24}$",
-    re.IGNORECASE,
+    r"|(?:my|her|his|our|contact|new) number|\b(?:tel|call|cell|dial|ring|text|reach))\b"
 )
+_SAID_PHONE = re.compile(_PHONE_WORDS + r"[^\n]{0,24}$", re.IGNORECASE)
 _AMOUNT_OR_TIME = re.compile(
     r"^\s?(?:%|€|\$|EUR|USD|GBP|km|m|kg|l|litres?|tons?|tonnes?|hours?|minutes?|days?|pallets?)\b", re.I
 )
@@ -41,6 +41,7 @@ class _Shape:
     """`needs`: a literal the text must hold. `valid` gets the match and the text before and after it.
 
     `longest`: characters of the longest match. `condition` begins at most `before` characters after a match does.
+    `said`: over the view, words without which `valid` is never true.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class _Shape:
     longest: int
     opens: str
     before: int = 0
+    said: str | None = None
 
 
 def _number(check: Callable[[str], bool]) -> Callable[[str, str, str], bool]:
@@ -125,6 +127,7 @@ _SHAPES = (
         "[0-9]{3} ?[0-9]{2} ?[0-9]{4}",
         11,
         "(?:[0-9] ?){1,9}",
+        said="(?i:ssn|social security)",
     ),
     _Shape(
         "ip_address",
@@ -167,6 +170,7 @@ _SHAPES = (
         "[0-9]{11}",
         11,
         "[0-9]{1,11}",
+        said="(?i:pesel|cpf)",
     ),
     _Shape(
         "national_id",
@@ -176,6 +180,7 @@ _SHAPES = (
         r"[0-9]{4}[ .]?[0-9]{2}[ .]?[0-9]{3}",
         11,
         "(?:[0-9][ .]?){1,9}",
+        said="(?i:bsn|burgerservicenummer)",
     ),
     _Shape(
         "national_id",
@@ -225,6 +230,7 @@ _SHAPES = (
         r"\(?[0-9](?:\)?[ .-]?[0-9]){6}",
         36,
         r"\(?[0-9]{1,5}\)?(?:[ .-]?[0-9]{0,5}){0,4}|\(",
+        said=f"(?i:{_PHONE_WORDS})",
     ),
 )  # fmt: skip
 
@@ -282,6 +288,8 @@ class PreparedPii:
         self._shapes = tuple(shape for shape in _SHAPES if shape.kind in kinds)
         self._allowed = _Allowed(rule)
         self.conditions = tuple(shape.condition for shape in self._shapes)
+        said = [shape.said for shape in self._shapes]
+        self.companions = {index: words for index, words in enumerate(said) if words is not None}
         self.open_conditions = tuple(rf"(?:{shape.opens})\z" for shape in self._shapes)
 
     def find(self, text: str, seen: bytes, fired: Sequence[int]) -> list[Hit]:

@@ -152,6 +152,7 @@ class PreparedSecrets:
         self._kinds = tuple(kind for kind in KINDS if kind in kinds)
         self._patterns = {kind: pattern for kind, _, pattern in _SHAPES}
         self.conditions = tuple(_CONDITIONS[kind] for kind in self._kinds)
+        self.companions: Mapping[int, str] = {}
         self.open_conditions = tuple(_OPEN[kind] for kind in self._kinds)
 
     def find(self, text: str, seen: bytes, fired: Sequence[int]) -> list[Hit]:
