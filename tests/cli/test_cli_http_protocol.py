@@ -92,6 +92,17 @@ def answering(status: int, *headers: tuple[bytes, bytes], body: bytes = b"", mor
     return app
 
 
+def cut_short(error: Exception | None) -> App:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in (b"first", b"second", b"what went wrong"):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if error is not None:
+            raise error
+
+    return app
+
+
 CASES: dict[str, tuple[App, tuple[bytes, ...]]] = {
     "whole": (echo, (POST + b"content-length: 3\r\n" + CLOSING, b"abc")),
     "kept alive, then idle": (echo, (POST + b"content-length: 3\r\n\r\nabc",)),
@@ -116,6 +127,8 @@ CASES: dict[str, tuple[App, tuple[bytes, ...]]] = {
     ),
     "chunked by the app": (answering(200, (b"transfer-encoding", b"chunked"), body=b"a"), (POST + CLOSING,)),
     "left without an end": (answering(200, body=b"a", more=True), (POST + b"\r\n",)),
+    "left without an end after a burst": (cut_short(None), (POST + b"\r\n",)),
+    "broken after a burst": (cut_short(ValueError("of the app")), (POST + b"\r\n",)),
     "an upgrade is not made": (echo, (POST + b"Upgrade: websocket\r\nConnection: upgrade\r\n\r\n",)),
     "no HTTP": (echo, (b"nonsense\r\n\r\n",)),
     "a header's name is none": (answering(200, (b"a b", b"c"), body=b"a"), (POST + CLOSING,)),

@@ -129,6 +129,15 @@ class Reply(RequestResponseCycle):
         self._loop = loop
         self._waiting: list[bytes] = []
 
+    async def run_asgi(self, app: Any) -> None:
+        async def all_of_it(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await app(scope, receive, send)
+            finally:  # uvicorn closes the connection of an answer that is cut short: what was said goes out first
+                self._flush()
+
+        await super().run_asgi(all_of_it)
+
     async def send(self, message: Any) -> None:  # uvicorn's type is of ten messages, of which two come here
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()

@@ -68,15 +68,15 @@ class MappedTail:
     def __init__(self, handle: int, size: int) -> None:
         self.size = size
         self._handle = handle
-        self._room, self._pages = self._mapped(size)
+        self._pages, self._from, self._room = self._mapped(size)
 
     def append(self, data: bytes) -> None:
         end = self.size + len(data)
         if end > self._room:
-            room, pages = self._mapped(end)
-            self._pages.close()
-            self._room, self._pages = room, pages
-        self._pages[self.size : end] = data
+            before = self._pages
+            self._pages, self._from, self._room = self._mapped(end)
+            before.close()
+        self._pages[self.size - self._from : end - self._from] = data
         self.size = end
 
     def close(self) -> None:
@@ -84,12 +84,14 @@ class MappedTail:
         handle, self._handle, self._room = self._handle, _NONE, 0
         os.ftruncate(handle, self.size)
 
-    def _mapped(self, end: int) -> tuple[int, mmap.mmap]:
-        """(bytes, mapping) of a file with room beyond `end`: as much again, within reason."""
+    def _mapped(self, end: int) -> tuple[mmap.mmap, int, int]:
+        """(mapping, where in the file it begins, where it ends): the content's last page, and room beyond `end`: as
+        much again, within reason. Of what lies before, nothing is held in memory."""
         ahead = min(max(end, mmap.PAGESIZE), _AHEAD_BYTES)
+        start = self.size // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         room = -(-(end + ahead) // mmap.PAGESIZE) * mmap.PAGESIZE
-        os.posix_fallocate(self._handle, 0, room)
-        return room, mmap.mmap(self._handle, room)
+        os.posix_fallocate(self._handle, start, room - start)
+        return mmap.mmap(self._handle, room - start, offset=start), start, room
 
 
 def open_tail(handle: int, size: int) -> Tail:
