@@ -101,6 +101,12 @@ DEAR = Price(
 )
 
 
+def test_many_short_lived_prices_are_each_charged_by_their_own_rates():
+    costs = [cost_nusd(Usage(1, 0), Price(float(n), 0.0, 0.0, "test", "2026-01-01")) for n in range(5000)]
+
+    assert costs == list(range(5000))
+
+
 def test_each_token_is_charged_in_one_class():
     usage = Usage(
         1000,

@@ -20,37 +20,48 @@ FIELD_OF: Final[Mapping[Capability, str]] = {
 }
 """The request field to name in an error, where it is not the capability's own name."""
 
+_USUAL: Final = (None, 1)
 _MEDIA: Final[Mapping[str, Capability]] = {"image": "images", "file": "files", "audio": "audio"}
 
 
 def needs(call: ChatCall) -> frozenset[Capability]:
     """What must not be dropped: fields whose loss would change the answer's meaning."""
     found: set[Capability] = set()
-    if call.tools or any(m.tool_calls or m.role == "tool" for m in call.messages):
+    for message in call.messages:
+        if message.tool_calls or message.role == "tool":
+            found.add("tools")
+        for part in message.parts:
+            if isinstance(part, MediaPart):
+                found.add(_MEDIA[part.kind])
+    if call.tools:
         found.add("tools")
-    if call.tools and call.parallel_tool_calls is False:
-        found.add("parallel_tool_calls")
+        if call.parallel_tool_calls is False:
+            found.add("parallel_tool_calls")
     if call.response_format is not None:
         found.add("json_object" if call.response_format.schema is None else "json_schema")
-    for message in call.messages:
-        found.update(_MEDIA[part.kind] for part in message.parts if isinstance(part, MediaPart))
     if call.reasoning is not None and (call.reasoning.effort or call.reasoning.budget_tokens):
         found.add("reasoning")
-    found.update(_sampling_needs(call))
+    _add_sampling(call, found)
     return frozenset(found)
 
 
-def _sampling_needs(call: ChatCall) -> set[Capability]:
-    asked: dict[Capability, bool] = {
-        "logprobs": call.logprobs,
-        "n": call.n > 1,
-        "seed": call.seed is not None,
-        "stop": bool(call.stop),
-        # What every model does unless told otherwise is no need: many clients always say it.
-        "temperature": call.temperature not in (None, 1),
-        "top_p": call.top_p not in (None, 1),
-        "top_k": call.top_k is not None,
-        "penalties": bool(call.frequency_penalty or call.presence_penalty),
-        "logit_bias": bool(call.logit_bias),
-    }
-    return {name for name, wanted in asked.items() if wanted}
+def _add_sampling(call: ChatCall, found: set[Capability]) -> None:
+    """What every model does unless told otherwise is no need: many clients always say it."""
+    if call.temperature not in _USUAL:
+        found.add("temperature")
+    if call.top_p not in _USUAL:
+        found.add("top_p")
+    if call.top_k is not None:
+        found.add("top_k")
+    if call.n > 1:
+        found.add("n")
+    if call.seed is not None:
+        found.add("seed")
+    if call.stop:
+        found.add("stop")
+    if call.logprobs:
+        found.add("logprobs")
+    if call.frequency_penalty or call.presence_penalty:
+        found.add("penalties")
+    if call.logit_bias:
+        found.add("logit_bias")

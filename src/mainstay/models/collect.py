@@ -7,11 +7,22 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from mainstay.models.errors import ProviderStreamBroken
-from mainstay.models.types import Choice, Completion, Delta, FinishReason, Thinking, ToolCall, Usage
+from mainstay.models.types import (
+    Choice,
+    Completion,
+    Delta,
+    FinishReason,
+    Thinking,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
 
 
 class Collector:
     """Takes deltas in any mix of choices and gives the finished choices."""
+
+    __slots__ = ("_choices", "model", "usage")
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
@@ -19,8 +30,10 @@ class Collector:
         self._choices: dict[int, _Growing] = {}
 
     def take(self, delta: Delta) -> None:
-        self.usage = delta.usage or self.usage
-        self.model = delta.model or self.model
+        if delta.usage is not None:
+            self.usage = delta.usage
+        if delta.model:
+            self.model = delta.model
         choice = self._choices.get(delta.index)
         if choice is None:
             choice = self._choices[delta.index] = _Growing()
@@ -49,6 +62,10 @@ class Collector:
 
 
 class _Growing:
+    __slots__ = (
+        "_calls", "_logprobs", "_reasoning", "_refusal", "_stop_sequence", "_thinking", "finish_reason", "text",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self.text: list[str] = []
         self.finish_reason: FinishReason | None = None
@@ -68,14 +85,21 @@ class _Growing:
             self._refusal.append(delta.refusal)
         if delta.thinking is not None:
             self._thinking.append(delta.thinking)
-        self._logprobs.extend(delta.logprobs)
-        for piece in delta.tool_calls:
+        if delta.logprobs:
+            self._logprobs.extend(delta.logprobs)
+        if delta.tool_calls:
+            self._take_calls(delta.tool_calls)
+        if delta.finish_reason:
+            self.finish_reason = delta.finish_reason
+        if delta.stop_sequence:
+            self._stop_sequence = delta.stop_sequence
+
+    def _take_calls(self, pieces: tuple[ToolCallDelta, ...]) -> None:
+        for piece in pieces:
             ids, names, arguments = self._calls.setdefault(piece.index, ([], [], []))
             ids.extend([piece.id] if piece.id else [])
             names.extend([piece.name] if piece.name else [])
             arguments.append(piece.arguments)
-        self.finish_reason = delta.finish_reason or self.finish_reason
-        self._stop_sequence = delta.stop_sequence or self._stop_sequence
 
     def choice(self) -> Choice:
         calls = tuple(

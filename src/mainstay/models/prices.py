@@ -161,9 +161,26 @@ class _Rates:
     dearest_written: int
 
 
-@lru_cache(maxsize=4096)
-def _compiled(price: Price) -> tuple[int, tuple[_Rates, ...]]:
-    """(the fee of a request, tiers from the highest down; the last one always applies)"""
+_Compiled = tuple[int, tuple[_Rates, ...]]
+"""(the fee of a request, tiers from the highest down; the last one always applies)"""
+
+_COMPILED_MAX: Final = 4096
+_compiled_by_id: dict[int, tuple[Price, _Compiled]] = {}
+"""By identity, as to hash a price's fields costs more than to use it. An entry keeps its price, and so its id, alive."""
+
+
+def _compiled(price: Price) -> _Compiled:
+    known = _compiled_by_id.get(id(price))
+    if known is not None:
+        return known[1]
+    if len(_compiled_by_id) >= _COMPILED_MAX:
+        _compiled_by_id.clear()
+    made = _compile(price)
+    _compiled_by_id[id(price)] = price, made
+    return made
+
+
+def _compile(price: Price) -> _Compiled:
     tiers = (PriceTier(-1, price.input_nusd, price.output_nusd, price.cached_input_nusd), *price.tiers)
     return _parts(price.request_nusd), tuple(_rates(tier, price) for tier in reversed(tiers))
 
@@ -209,19 +226,21 @@ def cost_nusd(usage: Usage, price: Price) -> int:
     """
     fee, tiers = _compiled(price)
     rates = _reached(usage.input_tokens, tiers)
-    cached = min(usage.cached_input_tokens, usage.input_tokens)
-    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
-    hour = min(usage.cache_write_1h_tokens, written)
-    sound = min(usage.audio_input_tokens, usage.input_tokens - cached - written)
-    spoken = min(usage.audio_output_tokens, usage.output_tokens)
+    given, output = usage.input_tokens, usage.output_tokens
+    # `x and …`: most of these are zero, and then so is the least of them
+    cached = usage.cached_input_tokens and min(usage.cached_input_tokens, given)
+    written = usage.cache_write_tokens and min(usage.cache_write_tokens, given - cached)
+    hour = usage.cache_write_1h_tokens and min(usage.cache_write_1h_tokens, written)
+    sound = usage.audio_input_tokens and min(usage.audio_input_tokens, given - cached - written)
+    spoken = usage.audio_output_tokens and min(usage.audio_output_tokens, output)
     total = (
         fee
-        + (usage.input_tokens - cached - written - sound) * rates.given
+        + (given - cached - written - sound) * rates.given
         + cached * rates.cached
         + (written - hour) * rates.cache_write
         + hour * rates.cache_write_1h
         + sound * rates.sound
-        + (usage.output_tokens - spoken) * rates.written
+        + (output - spoken) * rates.written
         + spoken * rates.spoken
     )
     return -(-total // _PARTS)

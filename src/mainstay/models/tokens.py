@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from mainstay.models.types import ChatCall, ChatMessage, MediaPart, TextPart, Usage
+from mainstay.models.types import ChatCall, ChatMessage, MediaPart, Part, TextPart, Usage
 
 MESSAGE_OVERHEAD_TOKENS: Final = 16
 """Role, separators and what a chat template adds per message; measured 5 to 8 on common templates."""
@@ -64,16 +64,17 @@ def token_estimate(text: str) -> int:
 
 def message_token_ceiling(messages: Iterable[ChatMessage]) -> int:
     """An upper bound for a whole prompt, with what the chat template adds; no tokenizer is asked."""
-    return sum(_message(message, token_ceiling) + MESSAGE_OVERHEAD_TOKENS for message in messages) + (
-        MESSAGE_OVERHEAD_TOKENS
-    )
+    tokens = MESSAGE_OVERHEAD_TOKENS
+    for message in messages:
+        tokens += MESSAGE_OVERHEAD_TOKENS + _message(message, token_ceiling)
+    return tokens
 
 
 def call_token_ceiling(call: ChatCall) -> int:
     """As message_token_ceiling, with the tools and the schema of the answer, which are part of the prompt too."""
     tokens = message_token_ceiling(call.messages)
-    schemas = [token_ceiling(schema) + TOOL_OVERHEAD_TOKENS for schema in _schemas(call)]
-    if schemas:
+    if call.tools or call.response_format is not None:
+        schemas = [token_ceiling(schema) + TOOL_OVERHEAD_TOKENS for schema in _schemas(call)]
         tokens += TOOLS_OVERHEAD_TOKENS + sum(schemas)
     return tokens if call.source is None else tokens + _unread(call.source)
 
@@ -98,17 +99,21 @@ def media_token_ceiling(part: MediaPart) -> int:
 
 
 def _message(message: ChatMessage, count: Callable[[str], int]) -> int:
-    tokens = 0
-    if message.parts:
-        for part in message.parts:
-            tokens += count(part.text) if isinstance(part, TextPart) else media_token_ceiling(part)
-    else:
-        tokens = count(message.content)
-    for call in message.tool_calls:
-        tokens += count(call.name) + count(call.arguments) + MESSAGE_OVERHEAD_TOKENS
-    for thought in message.thinking:
-        tokens += count(thought.text) + count(thought.encrypted or "")
+    tokens = _parts(message.parts, count) if message.parts else count(message.content)
+    if message.tool_calls:
+        for call in message.tool_calls:
+            tokens += count(call.name) + count(call.arguments) + MESSAGE_OVERHEAD_TOKENS
+    if message.thinking:
+        for thought in message.thinking:
+            tokens += count(thought.text) + count(thought.encrypted or "")
     return tokens + (count(message.name) if message.name else 0)
+
+
+def _parts(parts: Iterable[Part], count: Callable[[str], int]) -> int:
+    tokens = 0
+    for part in parts:
+        tokens += count(part.text) if isinstance(part, TextPart) else media_token_ceiling(part)
+    return tokens
 
 
 def _unread(source: Mapping[str, Any]) -> int:
