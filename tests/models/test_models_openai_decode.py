@@ -295,6 +295,13 @@ def test_googles_list_of_errors_is_read():
     assert "quota" in str(decode_error("gemini", 429, body, {}))
 
 
+@pytest.mark.parametrize("total", [30, 31, 50, None, "30"])
+def test_three_counts_alone_are_read_as_beside_others(total):
+    counts = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": total}
+
+    assert decode_usage(counts) == decode_usage({**counts, "prompt_tokens_details": None})
+
+
 @pytest.mark.parametrize("counts", [(-5, 10), (5, -10), (True, 10), ("5", 10)])
 def test_counts_that_cannot_be_are_no_usage(counts):
     assert decode_usage({"prompt_tokens": counts[0], "completion_tokens": counts[1]}) is None

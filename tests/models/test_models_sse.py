@@ -29,6 +29,15 @@ def test_a_stream_gives_the_same_events_however_it_is_cut(path, sizes):
     assert whole
 
 
+@pytest.mark.parametrize("path", WIRE, ids=lambda path: path.stem)
+def test_a_stream_gives_the_same_events_when_each_comes_by_itself(path):
+    data, reader = path.read_bytes(), SseReader()
+
+    events = [event for block in data.split(b"\n\n") for event in reader.feed(block + b"\n\n")]
+
+    assert events == SseReader().feed(data)
+
+
 def test_names_comments_and_many_data_lines_follow_the_standard():
     stream = b": hello\nevent: delta\ndata: a\ndata:b\nid: 3\nretry: 5\n\ndata\n\nevent: nothing\n\n"
 

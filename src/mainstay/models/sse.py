@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final, NamedTuple
 
 EVENT_BYTES_MAX: Final = 4 << 20
 _BOM: Final = b"\xef\xbb\xbf"
+_CR: Final = 13
 
 
 class SseTooLarge(ValueError):
@@ -17,6 +19,10 @@ class SseEvent(NamedTuple):
 
     event: str | None
     data: bytes
+
+
+_make = partial(tuple.__new__, SseEvent)
+"""What its constructor does, without a call in between."""
 
 
 class SseReader:
@@ -32,6 +38,16 @@ class SseReader:
 
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """Events completed by `chunk`. Raises SseTooLarge."""
+        if (
+            chunk[:6] == b"data: "
+            and chunk.find(b"\n") == len(chunk) - 2
+            and chunk.endswith(b"\n\n")
+            and _CR not in chunk
+            and not (self._parts or self._after_cr or self._bom)
+            and len(chunk) <= EVENT_BYTES_MAX
+        ):  # one whole event of one line, as most reads bring
+            self._bom = None
+            return [_make((None, chunk[6:-2]))]
         if self._bom is not None:
             chunk = self._without_bom(chunk)
         if b"\r" in chunk or self._after_cr:
@@ -86,7 +102,7 @@ def _events(text: bytes) -> list[SseEvent]:
     events = []
     for block in text.split(b"\n\n"):
         if block[:6] == b"data: " and b"\n" not in block and len(block) <= EVENT_BYTES_MAX:
-            events.append(SseEvent(None, block[6:]))
+            events.append(_make((None, block[6:])))
         elif (event := _event(block)) is not None:
             events.append(event)
     return events

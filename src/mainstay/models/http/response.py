@@ -89,6 +89,8 @@ class PooledResponse:
 
     async def read(self, limit_bytes: int, timeout_s: float | None = None) -> bytes:
         """The whole body. A connection that waits for the rest is cut when time or limit is over."""
+        if self.ended and len(self.pieces) == 1 and self.buffered <= limit_bytes:
+            return self._take()  # all of a short answer came with its head
         taken: list[bytes] = []
         size = 0
         until_s = None if timeout_s is None or self.source is None else self.source.loop.time() + timeout_s
@@ -108,7 +110,8 @@ class PooledResponse:
 
     def close(self) -> None:
         """Cut the connection unless the body has come to its end; what was not read is dropped."""
-        self._cut(HttpBroken("the answer was closed before its end", begun=True))
+        if self.source is not None:
+            self._cut(HttpBroken("the answer was closed before its end", begun=True))
         self.pieces.clear()
 
     async def wait(self, timeout_s: float | None) -> None:

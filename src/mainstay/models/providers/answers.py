@@ -33,7 +33,8 @@ def json_object(data: bytes, *, listed: bool = False) -> Mapping[str, Any]:
 
 def count_of(holder: object, name: str) -> int | None:
     """A count of tokens; None when absent, or when it cannot be one."""
-    value = holder.get(name) if isinstance(holder, dict) else None
+    if not isinstance(holder, dict) or (value := holder.get(name)) is None:
+        return None
     return believable_count(value)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -43,18 +43,24 @@ class _Progress:
     open: set[int] = field(default_factory=set)
     counted: bool = False
     written: list[str] = field(default_factory=list)
+    finished: bool = False
+    """Nothing but usage or `[DONE]` can come, so nothing else can be lost."""
 
     @property
     def whole(self) -> bool:
         """No choice that has begun lacks its end."""
         return bool(self.seen) and not self.open
 
-    @property
-    def finished(self) -> bool:
-        """Nothing but usage or `[DONE]` can come, so nothing else can be lost."""
-        return self.whole and len(self.seen) >= self.choices_asked
-
     def take(self, delta: Delta) -> None:
+        if delta.usage is not None or delta.finish_reason is not None or delta.index not in self.seen:
+            self._turn(delta)
+        if not self.counted:
+            self.written.append(delta.text or delta.reasoning or delta.refusal)
+            if delta.tool_calls:
+                self.written.extend([piece.arguments for piece in delta.tool_calls])
+
+    def _turn(self, delta: Delta) -> None:
+        """A choice begins or ends, or usage is told."""
         if delta.usage is not None:
             self.counted = True
         if delta.finish_reason is not None:
@@ -63,9 +69,7 @@ class _Progress:
         elif delta.usage is None and delta.index not in self.seen:
             self.seen.add(delta.index)
             self.open.add(delta.index)
-        if not self.counted:
-            self.written.append(delta.text or delta.reasoning or delta.refusal)
-            self.written.extend(piece.arguments for piece in delta.tool_calls)
+        self.finished = self.whole and len(self.seen) >= self.choices_asked
 
 
 @PROVIDER_KINDS.register("openai")
@@ -189,6 +193,8 @@ class OpenAiCompatible:
 
     def _check(self, call: ChatCall) -> None:
         """What this provider cannot express is refused, never left out."""
+        if self.supports is ALL:  # whatever a call can need
+            return
         for missing in sorted(needs(call) - self.supports):
             name = FIELD_OF.get(missing, missing)
             raise ProviderBadRequest(f"{name}: {self.name} does not support {missing}.", provider=self.name)
@@ -196,9 +202,9 @@ class OpenAiCompatible:
     def _headers(self, accept: str) -> dict[str, str]:
         return {"Content-Type": "application/json", "Accept": accept, **self._auth()}
 
-    async def _ask(self, url: str, body: bytes, deadline_s: float) -> bytes:
+    def _ask(self, url: str, body: bytes, deadline_s: float) -> Coroutine[Any, Any, bytes]:
         headers = self._headers("application/json")
-        return await self._upstream.ask(url, headers, body, Deadline(deadline_s), decode_error)
+        return self._upstream.ask(url, headers, body, Deadline(deadline_s), decode_error)
 
     def _refused(self, status: int, body: bytes) -> ProviderError:
         return decode_error(self.name, status, self._upstream.hide(body), {})

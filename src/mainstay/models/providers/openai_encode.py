@@ -102,15 +102,15 @@ class Encoder:
         return orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
 
     def _from_source(self, call: ChatCall, source: Mapping[str, Any]) -> dict[str, Any]:
-        dropped = MAX_TOKENS_FIELDS if call.max_tokens is not None else frozenset()
-        body = {name: value for name, value in source.items() if name not in dropped}
-        if call.max_tokens is None and not MAX_TOKENS_FIELDS.isdisjoint(body):
+        body = dict(source)
+        if not MAX_TOKENS_FIELDS.isdisjoint(body):
             limits = [body.pop(name) for name in MAX_TOKENS_FIELDS if name in body]
-            body[self._max_tokens_field] = next((limit for limit in limits if limit is not None), None)
+            if call.max_tokens is None:
+                body[self._max_tokens_field] = next((limit for limit in limits if limit is not None), None)
         if "seed" in body and self._dialect.seed_field != "seed":
             body[self._dialect.seed_field] = body.pop("seed")
         if not self._dialect.developer_role:
-            body["messages"] = [_as_system(message) for message in body.get("messages") or ()]
+            body["messages"] = _without_developers(body.get("messages") or [])
         if not self._dialect.cache_control and _has_marks(call):
             for name in ("messages", "tools"):
                 if name in body:
@@ -204,6 +204,13 @@ class Encoder:
         return refused(self._provider, field, what)
 
 
+def _without_developers(messages: list[Any]) -> list[Any]:
+    for message in messages:
+        if isinstance(message, dict) and message.get("role") == "developer":
+            return [_as_system(message) for message in messages]
+    return messages
+
+
 def _as_system(message: Any) -> Any:
     if isinstance(message, dict) and message.get("role") == "developer":
         return {**message, "role": "system"}
@@ -211,10 +218,13 @@ def _as_system(message: Any) -> Any:
 
 
 def _has_marks(call: ChatCall) -> bool:
-    return any(
-        message.cache is not None or any(part.cache is not None for part in message.parts)
-        for message in call.messages
-    ) or any(tool.cache is not None for tool in call.tools)
+    for message in call.messages:
+        if message.cache is not None:
+            return True
+        for part in message.parts:
+            if part.cache is not None:
+                return True
+    return any(tool.cache is not None for tool in call.tools) if call.tools else False
 
 
 def _without_marks(value: Any) -> Any:

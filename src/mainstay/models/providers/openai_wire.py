@@ -110,13 +110,15 @@ def decode_events(data: bytes, keep_raw: bool = True) -> tuple[Delta, ...]:
     raw = data if keep_raw else None
     if answer.error or answer.object == "error":
         raise _in_band(data)
-    if (text := _plain_text(answer)) is not None:
-        model = answer.model if answer.model.__class__ is str else None
-        return (Delta(text=text, index=answer.choices[0].index, model=model, raw=raw),)  # type: ignore[index]
+    choices = answer.choices
+    if choices is not None and len(choices) == 1 and answer.usage is None:
+        choice = choices[0]
+        if choice.finish_reason is None and choice.logprobs is None and (text := _mere_text(choice.delta)):
+            model = answer.model if answer.model.__class__ is str else None
+            return (Delta(text, None, None, choice.index, model=model, raw=raw),)  # nearly every event
     usage = None
     if answer.usage is not None or answer.x_groq is not None:
         usage = decode_usage(answer.usage or _groq_usage(answer.x_groq))
-    choices = answer.choices
     if not choices:
         return () if usage is None else (Delta(usage=usage, raw=raw),)
     if len(choices) == 1:
@@ -127,26 +129,20 @@ def decode_events(data: bytes, keep_raw: bool = True) -> tuple[Delta, ...]:
     return (*said, Delta(usage=usage)) if usage is not None else tuple(said)
 
 
-def _plain_text(answer: _Answer) -> str | None:
-    """The text of an event that brings text of one choice and nothing else, as nearly all do."""
-    choices = answer.choices
-    if answer.usage is not None or choices is None or len(choices) != 1:
-        return None
-    choice = choices[0]
-    said = choice.delta
+def _mere_text(said: _Said | None) -> str | None:
+    """What was said, when it is text and nothing else."""
     if (
         said is None
         or not said.content
         or said.content.__class__ is not str
-        or choice.finish_reason is not None
-        or choice.logprobs is not None
         or said.tool_calls is not None
         or said.reasoning_content is not None
         or said.reasoning is not None
         or said.refusal is not None
     ):
         return None
-    return said.content
+    text: str = said.content
+    return text
 
 
 def decode_event(data: str | bytes) -> Delta | None:
@@ -270,15 +266,21 @@ def decode_completion(body: bytes) -> Completion:
         raise _in_band(body)
     if not answer.choices:
         raise MalformedEvent(f"no choices: {body[:80]!r}")
+    choices = answer.choices
+    if len(choices) > 1:
+        choices.sort(key=lambda c: c.index)
     return Completion(
-        choices=tuple(_whole_choice(choice) for choice in sorted(answer.choices, key=lambda c: c.index)),
-        usage=decode_usage(answer.usage or _groq_usage(answer.x_groq)),
-        model=answer.model if isinstance(answer.model, str) else None,
-        raw=body,
+        tuple([_whole_choice(choice) for choice in choices]),
+        decode_usage(answer.usage or _groq_usage(answer.x_groq)),
+        answer.model if isinstance(answer.model, str) else None,
+        body,
     )
 
 
 def _whole_choice(choice: _Choice) -> Choice:
+    text = _mere_text(choice.delta or choice.message)
+    if text is not None and choice.logprobs is None and choice.finish_reason == "stop":
+        return Choice(text)  # nearly every answer
     delta = _delta(choice, None, None, None) or Delta()
     if choice.finish_reason is None:
         raise MalformedEvent("a choice has no finish_reason")
@@ -311,6 +313,8 @@ def decode_usage(usage: object) -> Usage | None:
     prompt, completion = count_of(usage, "prompt_tokens"), count_of(usage, "completion_tokens")
     if prompt is None or completion is None:
         return None
+    if len(usage) == 3 and usage.get("total_tokens") == prompt + completion:  # nothing else is told
+        return Usage(prompt, completion)
     given, written = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     reasoning = _first(count_of(written, "reasoning_tokens"), count_of(usage, "reasoning_tokens"))
     apart = (count_of(usage, "total_tokens") or 0) - prompt - completion

@@ -58,13 +58,17 @@ class Progress:
 class Deadline:
     """A moment on the running loop's clock."""
 
+    __slots__ = ("_at_s", "_clock", "total_s")
+
     def __init__(self, seconds: float) -> None:
         self.total_s = seconds
-        self._at = asyncio.get_running_loop().time() + seconds
+        self._clock = asyncio.get_running_loop().time
+        self._at_s = self._clock() + seconds
 
     @property
     def left_s(self) -> float:
-        return max(0.0, self._at - asyncio.get_running_loop().time())
+        left_s = self._at_s - self._clock()
+        return left_s if left_s > 0.0 else 0.0
 
 
 class Upstream:
@@ -96,7 +100,20 @@ class Upstream:
 
         Raises ProviderUnreachable, ProviderTimeout, and ProviderAuthFailed for a key that no header can hold.
         """
-        response = await self._post(url, headers, body, deadline)
+        left_s, patience_s = deadline.left_s, self._settings.connect_timeout_s
+        try:
+            response = await self.client.request(
+                "POST",
+                url,
+                headers=headers,
+                body=body,
+                connect_timeout_s=patience_s if patience_s < left_s else left_s,
+                head_timeout_s=left_s,
+            )
+        except HttpError as error:
+            raise self._failed(error, deadline, begun=False) from error
+        except ValueError:  # its cause may hold the key
+            raise self._unsayable() from None
         if response.status == 200:
             return response
         told = await self._refusal_body(response, deadline)
@@ -119,9 +136,11 @@ class Upstream:
 
     async def next_chunk(self, response: HttpResponse, reach: Reach, deadline: Deadline) -> bytes:
         """The next bytes; `b""` at the end, and when only the end of a finished answer is missing."""
-        wait_s = min(_TAIL_S, deadline.left_s) if reach.finished else deadline.left_s
-        if reach.begun:
-            wait_s = min(wait_s, self._settings.idle_timeout_s)
+        wait_s = deadline.left_s
+        if reach.begun and wait_s > self._settings.idle_timeout_s:
+            wait_s = self._settings.idle_timeout_s
+        if reach.finished and wait_s > _TAIL_S:
+            wait_s = _TAIL_S
         try:
             if wait_s <= 0:  # bytes that never pause would never be waited for
                 raise HttpTimeout("the deadline is over")
@@ -155,26 +174,12 @@ class Upstream:
         secrets = [value.reveal() for value in (key, *options) if isinstance(value, Secret)]
         return [word for word in (*secrets, self.base_url, urlsplit(self.base_url).netloc) if word]
 
-    async def _post(
-        self, url: str, headers: Mapping[str, str], body: bytes, deadline: Deadline
-    ) -> HttpResponse:
-        try:
-            return await self.client.request(
-                "POST",
-                url,
-                headers=headers,
-                body=body,
-                connect_timeout_s=min(self._settings.connect_timeout_s, deadline.left_s),
-                head_timeout_s=deadline.left_s,
-            )
-        except HttpError as error:
-            raise self._failed(error, deadline, begun=False) from error
-        except ValueError:  # its cause may hold the key
-            raise ProviderAuthFailed(
-                f"{self.name} cannot be called: its key or an option does not fit into an HTTP header.",
-                provider=self.name,
-                fix="Look for line ends and characters beyond Latin-1 in them.",
-            ) from None
+    def _unsayable(self) -> ProviderAuthFailed:
+        return ProviderAuthFailed(
+            f"{self.name} cannot be called: its key or an option does not fit into an HTTP header.",
+            provider=self.name,
+            fix="Look for line ends and characters beyond Latin-1 in them.",
+        )
 
     async def _body(
         self, response: HttpResponse, deadline: Deadline, wait_s: float, limit_bytes: int
