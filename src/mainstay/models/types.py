@@ -202,6 +202,8 @@ class ChatCall:
 
     def named(self, model: str) -> ChatCall:
         """The same call under a target's own name of the model: `replace`, at a quarter of its cost."""
+        if model == self.model:
+            return self
         return ChatCall(model, *_all_but_model(self))
 
 
@@ -401,6 +403,10 @@ class Target:
     @property
     def capabilities(self) -> frozenset[Capability]:
         return self.provider.supports if self.supports is None else self.supports & self.provider.supports
+
+    def can(self, needs: frozenset[Capability]) -> bool:
+        """Whether its capabilities cover `needs`."""
+        return needs <= self.provider.supports and (self.supports is None or needs <= self.supports)
 
 
 RoutePolicy = Literal["weighted", "ordered", "latency", "cheapest"]

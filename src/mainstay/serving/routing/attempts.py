@@ -11,7 +11,6 @@ from mainstay.core.errors import MainstayError
 from mainstay.models.errors import ProviderError, ProviderStreamBroken, ProviderTimeout
 from mainstay.models.types import ChatCall, Completion, Delta, Route, Target
 from mainstay.serving.errors import DeadlineExceeded
-from mainstay.serving.routing.alarm import Alarm
 from mainstay.serving.routing.breakers import TargetState
 from mainstay.serving.routing.errors import (
     attempts_detail,
@@ -24,6 +23,8 @@ from mainstay.serving.routing.types import Attempt, Observer, Plan, Prepare
 
 HELD_DELTAS_MAX: Final = 64
 HELD_BYTES_MAX: Final = 256 << 10
+_FIRST: Final = frozenset({0})
+_NONE: Final[frozenset[int]] = frozenset()
 _DEADLINE_SLACK_S: Final = 0.01
 """A provider's own timer for the same deadline may ring this much before ours."""
 
@@ -32,6 +33,7 @@ class Attempts:
     """One request on its way through attempts. One attempt at most is open; `close` ends it if need be."""
 
     __slots__ = (
+        "_alarms",
         "_attempt",
         "_candidate",
         "_clock",
@@ -60,9 +62,10 @@ class Attempts:
         self._candidate: Candidate | None = None
         self._attempt: Attempt | None = None
         self._probe = False
-        self._seen: set[int] = {0}
-        self._done: set[int] = set()
-        self.alarm = Alarm(loop, plan.ends_at_s, current_task())
+        self._seen: frozenset[int] = _FIRST
+        self._done: frozenset[int] = _NONE
+        self._alarms = parts.alarms
+        self.alarm = parts.alarms.start(loop, plan.ends_at_s, current_task())
 
     # The two ways of asking
 
@@ -79,13 +82,14 @@ class Attempts:
     async def whole_answer(self, prepare: Prepare) -> Completion:
         while True:
             call = await self._open(prepare)
-            target = self._target()
+            attempt = self._open_attempt()
+            target = attempt.target
             try:
                 completion = _whole(target, await target.provider.complete(call, self._left_s()))
             except Exception as error:
                 self._failed(error)
             else:
-                self._open_attempt().completion = completion
+                attempt.completion = completion
                 self._end(None)
                 return completion
 
@@ -121,26 +125,27 @@ class Attempts:
 
     async def _open(self, prepare: Prepare) -> ChatCall:
         """Choose, wait if need be, prepare, begin. Raises when there is nobody left to ask."""
-        now_s = self._clock()
-        if now_s >= self._plan.ends_at_s:
+        plan, clock = self._plan, self._clock
+        now_s = clock()
+        if now_s >= plan.ends_at_s:
             raise self.deadline_error()
         candidate, wait_s = self._fallbacks.next(now_s)
         if wait_s > 0:
-            if self._plan.attempts:
-                self._plan.attempts[-1].wait_s = wait_s
+            if plan.attempts:
+                plan.attempts[-1].wait_s = wait_s
             await self._sleep(wait_s)
+        target = candidate.target
         self._candidate, self._probe = candidate, candidate.state.enter()
-        call = await prepare(candidate.target)
-        now_s = self._clock()
-        if now_s >= self._plan.ends_at_s:
+        call = await prepare(target)
+        now_s = clock()
+        if now_s >= plan.ends_at_s:
             raise self.deadline_error()
-        attempt = self._attempt = Attempt(candidate.target, now_s)
-        self._plan.attempts.append(attempt)
+        attempt = self._attempt = Attempt(target, now_s)
+        plan.attempts.append(attempt)
         candidate.tries += 1
         self._observer.began(attempt, call)
-        patience_s = self._fallbacks.route.first_token_timeout_s
-        if self._streamed and patience_s is not None:
-            self.alarm.set(min(self._plan.ends_at_s, now_s + patience_s))
+        if self._streamed and (patience_s := self._fallbacks.route.first_token_timeout_s) is not None:
+            self.alarm.set(min(plan.ends_at_s, now_s + patience_s))
         return call
 
     # Where it stands
@@ -166,9 +171,9 @@ class Attempts:
 
     def note(self, delta: Delta) -> None:
         """Keep account of which choices have begun and which are finished."""
-        self._seen.add(delta.index)
+        self._seen |= {delta.index}
         if delta.finish_reason is not None:
-            self._done.add(delta.index)
+            self._done |= {delta.index}
 
     def ended(self) -> None:
         """The stream is over, or the deadline came while the reader took its time."""
@@ -212,7 +217,7 @@ class Attempts:
             raise self.deadline_error() from error
         candidate, recorded = self._open_candidate(), _as_recorded(error, self._target())
         self._end(recorded)
-        self._seen, self._done = {0}, set()
+        self._seen, self._done = _FIRST, _NONE
         self.alarm.set(self._plan.ends_at_s)
         if not isinstance(error, MainstayError):
             raise error
@@ -239,7 +244,7 @@ class Attempts:
         took_s = now_s - attempt.started_s
         if error is None:
             if not self._streamed:
-                state.latency_of(streamed=False).observe(took_s, now_s)
+                state.latency[False].observe(took_s, now_s)
             state.succeeded(self._probe, now_s)
         else:
             if attempt.ttft_s is None and isinstance(error, ProviderTimeout):
@@ -251,10 +256,11 @@ class Attempts:
     def _cut(self, error: MainstayError | None) -> None:
         """The caller's doing: it left, refused, or had no more time."""
         attempt, candidate = self._attempt, self._candidate
+        if candidate is None:
+            return
         self._attempt = self._candidate = None
-        if candidate is not None:
-            candidate.state.cut(self._probe)
-        if attempt is None or candidate is None:
+        candidate.state.cut(self._probe)
+        if attempt is None:
             return
         now_s = self._clock()
         attempt.error, attempt.ended_s = error, now_s
@@ -264,7 +270,7 @@ class Attempts:
 
     async def close(self) -> None:
         """Hang up if the answer still runs. Nothing else is left behind, whatever happened."""
-        self.alarm.close()
+        self._alarms.end(self.alarm)
         try:
             if self._streamed and (answer := getattr(self, "answer", None)) is not None:
                 await answer.aclose()

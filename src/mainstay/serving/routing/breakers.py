@@ -52,12 +52,15 @@ class _Window:
     def add(self, failed: bool, now_s: float) -> None:
         slot = int(now_s / _SLOT_S)
         if slot != self._slot:
-            for passed in range(max(self._slot + 1, slot - _SLOTS + 1), slot + 1):
-                self._calls[passed % _SLOTS] = self._failures[passed % _SLOTS] = 0
-            self._slot = slot
+            self._forget_until(slot)
         self._calls[slot % _SLOTS] += 1
         if failed:
             self._failures[slot % _SLOTS] += 1
+
+    def _forget_until(self, slot: int) -> None:
+        for passed in range(max(self._slot + 1, slot - _SLOTS + 1), slot + 1):
+            self._calls[passed % _SLOTS] = self._failures[passed % _SLOTS] = 0
+        self._slot = slot
 
     def is_bad(self) -> bool:
         calls = sum(self._calls)
@@ -148,19 +151,20 @@ class Breaker:
 class CredentialState:
     """A key at a provider. A new provider object under the same name means new settings: the key is tried."""
 
-    __slots__ = ("_provider", "_until_s")
+    __slots__ = ("_provider", "until_s")
 
     def __init__(self) -> None:
         self._provider: ChatProvider | None = None
-        self._until_s = 0.0
+        self.until_s = 0.0
+        """When a key that was taken out may be tried again, whoever's key it is now."""
 
     def take_out(self, provider: ChatProvider, now_s: float) -> None:
-        self._provider, self._until_s = provider, now_s + KEY_OUT_S
+        self._provider, self.until_s = provider, now_s + KEY_OUT_S
 
     def out_until_s(self, provider: ChatProvider, now_s: float) -> float | None:
-        if self._provider is not provider or self._until_s <= now_s:
+        if self._provider is not provider or self.until_s <= now_s:
             return None
-        return self._until_s
+        return self.until_s
 
 
 class TargetState:
@@ -199,11 +203,13 @@ class TargetState:
         """May be called now: its breaker allows it, no rate limit is in force, its key is good."""
         return (
             self.limited_until_s <= now_s
-            and self.breaker.allows(now_s)
+            and (self.breaker.probe_at_s is None or self.breaker.allows(now_s))
             and self.key_out_until_s(now_s) is None
         )
 
     def key_out_until_s(self, now_s: float) -> float | None:
+        if self.credential.until_s <= now_s and self._forbidden.until_s <= now_s:
+            return None  # nearly always: nobody's key is out
         provider = self.target.provider
         return self.credential.out_until_s(provider, now_s) or self._forbidden.out_until_s(provider, now_s)
 

@@ -10,6 +10,7 @@ from asyncio import current_task
 from collections.abc import AsyncGenerator
 
 from mainstay.models.types import Completion, Delta
+from mainstay.serving.routing.alarm import Alarms
 from mainstay.serving.routing.attempts import Attempts
 from mainstay.serving.routing.fallbacks import Clock, Parts, ResolveRoute, Sleep
 from mainstay.serving.routing.policies import Router
@@ -27,7 +28,7 @@ class Dispatcher:
         clock: Clock | None = None,
     ) -> None:
         self.router = router
-        self._parts = Parts(router, resolve_route, sleep, clock)
+        self._parts = Parts(router, resolve_route, sleep, clock, Alarms())
 
     async def stream(self, plan: Plan, prepare: Prepare, observer: Observer) -> AsyncGenerator[Delta]:
         """Relay one answer from its first content on. Close it on every way out: that hangs up at once.

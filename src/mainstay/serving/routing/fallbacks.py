@@ -9,6 +9,7 @@ from typing import Final
 from mainstay.core.errors import MainstayError
 from mainstay.models.errors import ProviderError, UnknownModel
 from mainstay.models.types import Route, Target
+from mainstay.serving.routing.alarm import Alarms
 from mainstay.serving.routing.errors import PromptTooLong, final_error
 from mainstay.serving.routing.outage import none_ready
 from mainstay.serving.routing.policies import Candidate, Router
@@ -17,6 +18,8 @@ from mainstay.serving.routing.types import Plan
 
 _HERD_S: Final = 0.25
 """Requests that wait for the end of the same rate limit come back spread over this."""
+
+_NONE: Final[frozenset[str]] = frozenset()
 
 Sleep = Callable[[float], Awaitable[None]]
 Clock = Callable[[], float]
@@ -31,6 +34,7 @@ class Parts:
     resolve_route: ResolveRoute
     sleep: Sleep
     clock: Clock | None
+    alarms: Alarms
 
 
 class Fallbacks:
@@ -55,7 +59,7 @@ class Fallbacks:
         self._attempts_max = max(1, plan.route.attempts_max - plan.client_retry)
         self._candidates: list[Candidate] | None = None
         self._too_long = False
-        self._visited: set[str] = set()
+        self._visited: frozenset[str] = _NONE
 
     def after(self, candidate: Candidate, error: MainstayError, now_s: float) -> None:
         """Take a failure into account. Raises the final error when it forbids another attempt."""
@@ -77,9 +81,9 @@ class Fallbacks:
     def next(self, now_s: float) -> tuple[Candidate, float]:
         """Whom to ask next, and how long to wait before: an untried healthy target at once, if there is one."""
         if self._candidates is None:
-            self._candidates = self._fitting(now_s)
-            if len(self._candidates) == 1 and self._candidates[0].state.ready(now_s):
-                return self._candidates[0], 0.0  # nearly every request
+            found = self._candidates = self._fitting(now_s)
+            if len(found) == 1 and found[0].state.ready(now_s):
+                return found[0], 0.0  # nearly every request
         if len(self._plan.attempts) >= self._attempts_max:
             raise final_error(self._plan.route.name, self._plan.attempts)
         chosen = self._choose(self._candidates, now_s)
@@ -133,13 +137,13 @@ class Fallbacks:
     def _enter_fallback(self) -> bool:
         """Go over to the route for longer contexts; False when there is none, or it was tried already."""
         name = self.route.context_fallback
-        self._visited.add(self.route.name)
+        self._visited |= {self.route.name}
         if name is None or name in self._visited:
             return False
         try:
             self.route = self._parts.resolve_route(name)
         except UnknownModel:  # the context is what the client must hear of
-            self._visited.add(name)
+            self._visited |= {name}
             return False
         return True
 

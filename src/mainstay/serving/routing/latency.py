@@ -25,9 +25,8 @@ class PeakEwma:
         self._at_s = 0.0
 
     def observe(self, seconds: float, now_s: float) -> None:
-        self.usual_s = (
-            seconds if self.usual_s is None else self.usual_s + USUAL_WEIGHT * (seconds - self.usual_s)
-        )
+        usual_s = self.usual_s
+        self.usual_s = seconds if usual_s is None else usual_s + USUAL_WEIGHT * (seconds - usual_s)
         self._weigh(seconds, now_s)
 
     def _weigh(self, seconds: float, now_s: float) -> None:

@@ -21,22 +21,21 @@ _UNMEASURED_S: Final = 1e6
 """A busy target of unknown latency comes after every known one: a new one gets one request to be measured by."""
 
 
-@dataclass(slots=True)
 class Candidate:
     """A target that fits one request, and what that request has seen of it.
 
     `barred`: not to be called again by this request. `not_before_s`: its failure's pause, on the loop's clock.
     """
 
-    route_target: RouteTarget
-    state: TargetState
-    tries: int = 0
-    barred: bool = False
-    not_before_s: float = 0.0
+    __slots__ = ("barred", "not_before_s", "route_target", "state", "target", "tries")
 
-    @property
-    def target(self) -> Target:
-        return self.route_target.target
+    def __init__(self, route_target: RouteTarget, state: TargetState) -> None:
+        self.route_target = route_target
+        self.target = route_target.target
+        self.state = state
+        self.tries = 0
+        self.barred = False
+        self.not_before_s = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +67,8 @@ class Router:
         fitting, longest = [], None
         for rt in route.targets:  # one pass: this is every request's path
             target = rt.target
-            if plan.needs <= target.capabilities:
-                if _fits(target, plan):
+            if target.can(plan.needs):
+                if target.context_tokens is None or plan.tokens <= target.context_tokens:
                     fitting.append(Candidate(rt, self.breakers.of(target, now_s)))
                 else:
                     longest = max(target.context_tokens or 0, longest or 0)
@@ -110,12 +109,6 @@ def likely_cost_nusd(target: Target, plan: Plan) -> int | None:
         return None
     output = LIKELY_OUTPUT_TOKENS if plan.max_tokens is None else min(plan.max_tokens, LIKELY_OUTPUT_TOKENS)
     return expected_nusd(plan.input_tokens, output, target.price)
-
-
-def _fits(target: Target, plan: Plan) -> bool:
-    if target.context_tokens is None:
-        return True
-    return plan.input_tokens + (plan.max_tokens or 0) <= target.context_tokens
 
 
 def _lacking(route: Route, needs: frozenset[Capability]) -> dict[str, frozenset[Capability]]:

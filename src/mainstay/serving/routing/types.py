@@ -29,6 +29,11 @@ class Plan:
     attempts: list[Attempt] = field(default_factory=list)
     client_retry: int = 0
 
+    @property
+    def tokens(self) -> int:
+        """What the request takes of a context, most likely."""
+        return self.input_tokens + (self.max_tokens or 0)
+
 
 @dataclass(slots=True, eq=False)
 class Attempt:
