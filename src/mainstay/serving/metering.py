@@ -29,6 +29,10 @@ MAY_BE_BILLED = (ProviderTimeout, ProviderStreamBroken, DeadlineExceeded)
 class MeteredCall:
     """One call to a provider. Cut short, it costs its input and what it said until then."""
 
+    __slots__ = (
+        "_closed", "_cost_nusd", "_usage", "call", "completion", "pieces", "said", "step", "target", "unbilled",
+    )  # fmt: skip
+
     def __init__(self, target: Target, call: ChatCall, step: Step) -> None:
         self.target = target
         self.call = call
@@ -77,23 +81,25 @@ class MeteredCall:
 
     def close(self) -> None:
         """No more will come: what was used and what it cost are counted for good."""
-        self._usage = self.usage
-        self._cost_nusd = self._counted_cost()
+        usage = self._usage = self.usage
+        self._cost_nusd = self._cost_of(usage)
         self._closed = True
 
     @property
     def cost_nusd(self) -> int | None:
-        return self._cost_nusd if self._closed else self._counted_cost()
+        return self._cost_nusd if self._closed else self._cost_of(self.usage)
 
-    def _counted_cost(self) -> int | None:
+    def _cost_of(self, usage: Usage) -> int | None:
         if self.unbilled and self.said.usage is None:
             return 0
         price = price_for(self.call, self.target)
-        return None if price is None else cost_nusd(self.usage, price)
+        return None if price is None else cost_nusd(usage, price)
 
 
 class Meter:
     """All calls of one request; routing's Observer."""
+
+    __slots__ = ("_began_s", "_open", "_trace", "calls", "waited_ms", "with_messages")
 
     def __init__(self, trace: TraceBuilder) -> None:
         self.calls: list[MeteredCall] = []
@@ -111,8 +117,11 @@ class Meter:
     @property
     def cost_nusd(self) -> int | None:
         """Of all calls together; None when the price of any is unknown."""
+        calls = self.calls
+        if len(calls) == 1:
+            return calls[0].cost_nusd
         total = 0
-        for call in self.calls:
+        for call in calls:
             cost = call.cost_nusd
             if cost is None:
                 return None

@@ -127,6 +127,7 @@ async def guard_stream(
     run: Run, policy: Policy, deltas: AsyncGenerator[Delta, None]
 ) -> AsyncGenerator[Delta, None]:
     """Step 9 while the answer streams: what a check may still object to is held back, the rest passes at once.
+    Closes `deltas` when it ends.
 
     A tool call is held until it is whole and judged. What blocks one choice ends them all.
     """
@@ -150,6 +151,7 @@ async def guard_stream(
         finally:
             run.findings.extend(rails.findings)
             step.set(Attr.GUARD, [finding_body(f) for f in rails.findings] or None)
+            await deltas.aclose()
 
 
 class OutputRails:

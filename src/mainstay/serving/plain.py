@@ -30,28 +30,31 @@ async def whole_answer(run: Run, plan: Plan) -> None:
         await guard_whole(run, policy)
 
 
-async def streamed_answer(run: Run, plan: Plan) -> AsyncGenerator[Delta, None]:
-    """Deltas as they come. One that follows an emulated schema was checked as a whole."""
+def streamed_answer(run: Run, plan: Plan) -> AsyncGenerator[Delta, None]:
+    """Deltas as they come. An answer that follows an emulated schema is checked as a whole first."""
     if emulated(run.asked, run.route):
-        await whole_answer(run, plan)
-        for delta in choice_deltas(run.choices(), run.meter.model):
-            yield delta
-        return
+        return _in_pieces(run, plan)
     run.dropped = dropped_fields(run.asked, run.route.targets[0].target)
     policy = run.policy
-    guarded = policy is not None and bool(policy.rails.get("output"))
-    run.asked = replace(run.asked, relay=not guarded)
-    async with aclosing(_streamed(run, plan)) as deltas:
-        relayed = guard_stream(run, policy, deltas) if policy is not None and guarded else deltas
-        async with aclosing(relayed):
-            async for delta in relayed:
-                yield delta
+    if policy is None or not policy.rails.get("output"):
+        return _streamed(run, plan)
+    run.asked = replace(run.asked, relay=False)
+    return guard_stream(run, policy, _streamed(run, plan))
+
+
+async def _in_pieces(run: Run, plan: Plan) -> AsyncGenerator[Delta, None]:
+    await whole_answer(run, plan)
+    for delta in choice_deltas(run.choices(), run.meter.model):
+        yield delta
 
 
 async def _streamed(run: Run, plan: Plan) -> AsyncGenerator[Delta, None]:
     meter = run.meter
     stream = run.deps.dispatcher.stream(plan, preparer(run, run.asked), meter)
     async with aclosing(stream):
+        take = None
         async for delta in stream:
-            meter.current.take(delta)
+            if take is None:  # whoever has spoken is not replaced
+                take = meter.current.take
+            take(delta)
             yield delta
