@@ -116,9 +116,11 @@ class BesideServer(uvicorn.Server):
         yield
 
 
-def server_config(app: AsgiApp, settings: Settings, *, lifespan: bool = True) -> uvicorn.Config:
+def server_config(
+    app: AsgiApp, settings: Settings, *, lifespan: bool = True, pages: bool = True
+) -> uvicorn.Config:
     """The same HTTP for every role. A client that sends nothing holds a connection, and no more, for 5 s after its
-    last answer."""
+    last answer. Only `pages` need to know what a proxy says of the client."""
     quiet_dropped_streams()
     return uvicorn.Config(
         cast(ASGIApplication, app),  # uvicorn has a type of its own for each message
@@ -127,6 +129,7 @@ def server_config(app: AsgiApp, settings: Settings, *, lifespan: bool = True) ->
         http=HttpProtocol,
         ws="none",
         lifespan="on" if lifespan else "off",
+        proxy_headers=pages,
         access_log=False,
         log_level="warning",
         server_header=False,

@@ -125,9 +125,9 @@ def serve(
     try:
         app = build_gateway_app(services, shares_port=line is not None)
         server = DrainingServer(
-            server_config(app, settings), services.gateway.shutdown, settings.drain_s, on_started
+            server_config(app, settings, pages=False), services.gateway.shutdown, settings.drain_s, on_started
         )
-        beside = BesideServer(server_config(build_watch_app(services), settings, lifespan=False))
+        beside = BesideServer(server_config(build_watch_app(services), settings, lifespan=False, pages=False))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(server, sock, beside, watch, line))
     finally:

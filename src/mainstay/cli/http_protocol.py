@@ -130,13 +130,26 @@ class Reply(RequestResponseCycle):
         self._waiting: list[bytes] = []
 
     async def run_asgi(self, app: Any) -> None:
-        async def all_of_it(scope: Any, receive: Any, send: Any) -> None:
-            try:
-                await app(scope, receive, send)
-            finally:  # uvicorn closes the connection of an answer that is cut short: what was said goes out first
-                self._flush()
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException as error:
+            self.logger.error("Exception in ASGI application\n", exc_info=error)  # noqa: TRY400 - as uvicorn logs it
+            await self._break_off()
+        else:
+            if not (self.response_complete or self.disconnected):
+                done = "completing" if self.response_started else "starting"
+                self.logger.error(f"ASGI callable returned without {done} response.")
+                await self._break_off()
+        finally:
+            self.on_response = _nothing
 
-        await super().run_asgi(all_of_it)
+    async def _break_off(self) -> None:
+        """What was said goes out before the connection is closed: the event that tells of the error, for one."""
+        self._flush()
+        if self.response_started:
+            self.transport.close()
+        else:
+            await self.send_500_response()
 
     async def send(self, message: Any) -> None:  # uvicorn's type is of ten messages, of which two come here
         if self.flow.write_paused and not self.disconnected:
@@ -234,3 +247,6 @@ class Reply(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+
+def _nothing() -> None: ...

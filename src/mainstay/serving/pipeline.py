@@ -81,6 +81,7 @@ def resolve(run: Run) -> None:
         run.describe_release(run.runnable)
     try:
         run.route = run.deps.models.route(name if run.runnable is None else run.runnable.model)
+        run.describe_route()
     except UnknownModel as error:
         if run.runnable is not None:
             raise

@@ -26,7 +26,6 @@ from mainstay.serving.types import (
     UNCHECKED,
     CacheState,
     Call,
-    CostSource,
     Final,
     Started,
     citation_body,
@@ -44,8 +43,10 @@ _OPERATIONS = {
 class Run:
     """One request. Steps write their results here; nothing else is shared between them."""
 
+    route: Route
+    """Set when the name is resolved."""
+
     __slots__ = (
-        "_route",
         "_started_s",
         "_ttft_s",
         "answered_by",
@@ -74,6 +75,7 @@ class Run:
         "raw",
         "refused",
         "request",
+        "route",
         "runnable",
         "scopes",
         "scored_sentences",
@@ -95,7 +97,6 @@ class Run:
             parent_id=call.parent_id,
         )
         self._started_s = time.perf_counter()
-        self._route: Route | None = None
         self.asked: ChatCall = call.request.call
         """What is asked of a model: the request's, its messages as the guard lets them go on."""
         self.runnable: RunnableRelease | None = None
@@ -135,16 +136,6 @@ class Run:
         """Whether the caller reads the answer already."""
         self._ttft_s: float | None = None
         self._describe_caller()
-
-    @property
-    def route(self) -> Route:
-        assert self._route is not None
-        return self._route
-
-    @route.setter
-    def route(self, route: Route) -> None:
-        self._route = route
-        self.trace.set(Attr.REQUEST_MODEL, route.name)
 
     @property
     def target(self) -> Target:
@@ -212,10 +203,11 @@ class Run:
 
     def final(self) -> Final:
         release = None if self.runnable is None else self.runnable.release
+        cost_nusd, usage = self.meter.cost_nusd, self.meter.usage
         return Final(
             choices=self.choices(),
-            usage=self.meter.usage,
-            cost_nusd=self.cost_nusd,
+            usage=usage,
+            cost_nusd=cost_nusd,
             latency_ms=self.elapsed_ms,
             trace_id=self.trace.trace_id,
             answered_by=self.answered_by or self.target.public_name,
@@ -232,14 +224,9 @@ class Run:
             response_model=self.meter.model,
             raw=self.raw,
             masked=self.masked,
-            cost_source=self._cost_source(),
+            cost_source="unknown" if cost_nusd is None else "computed" if usage.estimated else "provider",
             upstream_ms=self.meter.waited_ms,
         )
-
-    def _cost_source(self) -> CostSource:
-        if self.cost_nusd is None:
-            return "unknown"
-        return "computed" if self.meter.usage.estimated else "provider"
 
     def record(self, final: Final | None, error: BaseException | None) -> None:
         """Hand the finished trace over; never waits and never fails the request."""
@@ -265,7 +252,7 @@ class Run:
         metrics.observe_request(
             app=app,
             release=None if release is None else release.number,
-            model=None if self._route is None else self.target.public_name,
+            model=self.target.public_name if hasattr(self, "route") else None,
             status=status,
             duration_s=self.elapsed_ms / 1000,
             ttft_s=self._ttft_s,
@@ -303,6 +290,10 @@ class Run:
         """Record of a refused message what its findings show, which is masked; never the message itself."""
         seen = " … ".join(f.excerpt for f in verdict.findings if f.excerpt)
         self.trace.set(Attr.INPUT_MESSAGES, [{"role": "user", "content": f"[refused] {seen}".strip()}])
+
+    def describe_route(self) -> None:
+        """A route's own name, where the request gave an app's."""
+        self.trace.set(Attr.REQUEST_MODEL, self.route.name)
 
     def describe_release(self, runnable: RunnableRelease) -> None:
         self.trace.set(Attr.OPERATION, "invoke_agent")
