@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from retrieval_world import BagOfWordsEmbedder
 
-from mainstay.models.types import SentenceSelector, SourcePassage
+from mainstay.models import SentenceSelector, SourcePassage
 from mainstay.retrieval import ExtractiveSelector, MiniLmEmbedder
 from mainstay.retrieval.extractive import candidates
 

@@ -22,6 +22,7 @@ from mainstay.models.errors import (
     UnknownModel,
 )
 from mainstay.models.prices import cost_nusd, expected_nusd, price_of, worst_case_nusd
+from mainstay.models.providers.extractive import SentenceSelector
 from mainstay.models.tokens import call_token_ceiling, estimate_usage, message_token_ceiling
 from mainstay.models.types import (
     ChatCall,
@@ -36,7 +37,6 @@ from mainstay.models.types import (
     PriceTier,
     Route,
     RouteTarget,
-    SentenceSelector,
     SourcePassage,
     Target,
     Usage,

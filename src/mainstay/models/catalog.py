@@ -25,6 +25,7 @@ from mainstay.models.prices import (
     price_of,
 )
 from mainstay.models.providers import PROVIDER_KINDS, Extractive, LlamaCpp
+from mainstay.models.providers.extractive import SentenceSelector
 from mainstay.models.types import (
     Capability,
     EngineSettings,
@@ -33,7 +34,6 @@ from mainstay.models.types import (
     Price,
     Route,
     RouteTarget,
-    SentenceSelector,
     Target,
 )
 from mainstay.models.vendors import OLLAMA, VENDORS

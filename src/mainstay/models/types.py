@@ -448,14 +448,6 @@ class Route:
         object.__setattr__(self, "target_names", names)
 
 
-class SentenceSelector(Protocol):
-    """What `local/extractive` needs from retrieval: the source sentences that answer a question best."""
-
-    def __call__(self, question: str, passages: tuple[SourcePassage, ...]) -> tuple[tuple[str, int], ...]:
-        """(sentence, passage number), best first; empty when no sentence supports an answer."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A name clients can ask for. `note` is one line for people: where it runs or what it stands for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from mainstay.models.collect import collect
 from mainstay.models.errors import ProviderError, ProviderTimeout
@@ -14,13 +14,20 @@ from mainstay.models.types import (
     ChatCall,
     Completion,
     Delta,
-    SentenceSelector,
     SourcePassage,
     Usage,
     WireFormat,
 )
 
 REFUSAL: Final = "The sources do not say."
+
+
+class SentenceSelector(Protocol):
+    """What `local/extractive` needs from retrieval: the source sentences that answer a question best."""
+
+    def __call__(self, question: str, passages: tuple[SourcePassage, ...]) -> tuple[tuple[str, int], ...]:
+        """(sentence, passage number), best first; empty when no sentence supports an answer."""
+        ...
 
 
 class Extractive:
