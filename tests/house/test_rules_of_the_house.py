@@ -8,7 +8,7 @@ import alembic.autogenerate
 import pytest
 from alembic.migration import MigrationContext
 
-import mainstay.services  # noqa: F401 - brings every layer's tables
+import mainstay.app  # noqa: F401 - brings every layer's tables
 from mainstay.core.config import SPECS
 from mainstay.core.database import Database, metadata
 
