@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import aiohttp
 import orjson
 
+from mainstay.models.http.pooled import PooledHttpClient
+from mainstay.models.http.types import HttpError
 from mainstay.models.limitations import Lacks
 from mainstay.models.types import Capability
 
 OLLAMA: Final = "ollama"
 _OLLAMA_URL: Final = "http://127.0.0.1:11434"
+_LISTING_BYTES_MAX: Final = 4 << 20
 
 
 _BEYOND: Final[Lacks] = frozenset({"top_k", "files", "audio"})
@@ -363,16 +366,16 @@ def ollama_url(environment: Mapping[str, str]) -> str:
 
 async def ollama_models(environment: Mapping[str, str], timeout_s: float = 1.0) -> tuple[str, ...] | None:
     """Names of the models a running Ollama has; None when none answers in time."""
-    timeout = aiohttp.ClientTimeout(total=timeout_s)
+    client = PooledHttpClient()
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"{ollama_url(environment)}/api/tags") as response,
-        ):
-            listed = orjson.loads(await response.read())["models"] if response.status == 200 else None
-            return None if listed is None else tuple(str(model["name"]) for model in listed)
-    except (TimeoutError, aiohttp.ClientError, orjson.JSONDecodeError, KeyError, TypeError):
+        async with asyncio.timeout(timeout_s):
+            response = await client.request("GET", f"{ollama_url(environment)}/api/tags", headers={})
+            listed = orjson.loads(await response.read(_LISTING_BYTES_MAX))["models"]
+            return tuple(str(model["name"]) for model in listed) if response.status == 200 else None
+    except (TimeoutError, HttpError, ValueError, KeyError, TypeError):
         return None
+    finally:
+        await client.close()
 
 
 async def ollama_available(environment: Mapping[str, str], timeout_s: float = 1.0) -> bool:
