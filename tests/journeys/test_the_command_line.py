@@ -230,6 +230,8 @@ def test_models_are_listed_with_their_prices(
 def up(project: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """`mainstay up --json` in a process of its own, and what it printed once it answers."""
     program = str(Path(sys.executable).parent / "mainstay")
+    # What a shell runs in its background ignores Ctrl-C, and so would its children; of what is handled they know nothing.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [program, "up", "--json", "--port", "0"],
         cwd=project,
@@ -237,6 +239,7 @@ def up(project: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(signal.SIGINT, before)
     try:
         assert process.stdout is not None
         printed = ""
