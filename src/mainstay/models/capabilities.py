@@ -45,6 +45,20 @@ def needs(call: ChatCall) -> frozenset[Capability]:
     return frozenset(found)
 
 
+def has_cache_marks(call: ChatCall) -> bool:
+    """Whether a tool, a message or a part of one is marked for the provider's prompt cache."""
+    for tool in call.tools:
+        if tool.cache is not None:
+            return True
+    for message in call.messages:
+        if message.cache is not None:
+            return True
+        for part in message.parts:
+            if part.cache is not None:
+                return True
+    return False
+
+
 def _add_sampling(call: ChatCall, found: set[Capability]) -> None:
     """What every model does unless told otherwise is no need: many clients always say it."""
     if call.temperature not in _USUAL:

@@ -10,6 +10,7 @@ import orjson
 
 from mainstay.govern.types import LimitScope
 from mainstay.models import worst_case_nusd
+from mainstay.models.capabilities import has_cache_marks
 from mainstay.models.tokens import call_token_ceiling
 from mainstay.models.types import ChatCall, Price, Target
 from mainstay.serving.limits.types import Ask, Hold
@@ -149,18 +150,7 @@ def asks_for_cache(call: ChatCall) -> bool:
 
     Readers of every format find all places where a mark may stand, also in a body that is passed on as it is.
     """
-    if "cache_control" in call.extra:
-        return True
-    for tool in call.tools:
-        if tool.cache is not None:
-            return True
-    for message in call.messages:
-        if message.cache is not None:
-            return True
-        for part in message.parts:
-            if part.cache is not None:
-                return True
-    return False
+    return "cache_control" in call.extra or has_cache_marks(call)
 
 
 def asked_tokens(call: ChatCall, target: Target) -> int | None:

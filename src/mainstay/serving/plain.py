@@ -12,13 +12,17 @@ from mainstay.serving.output_rail import guard_stream, guard_whole
 from mainstay.serving.preparing import dropped_fields, preparer
 from mainstay.serving.routing.types import Plan
 from mainstay.serving.run import Run
-from mainstay.serving.structured import emulated
+from mainstay.serving.structured import Emulation, emulated
 
 
 async def whole_answer(run: Run, plan: Plan) -> None:
     """The answer in one piece, in `run.whole`."""
+    await _whole(run, plan, emulated(run.asked, run.route))
+
+
+async def _whole(run: Run, plan: Plan, emulation: Emulation | None) -> None:
     run.dropped = dropped_fields(run.asked, run.route.targets[0].target)
-    if emulation := emulated(run.asked, run.route):
+    if emulation is not None:
         plan.needs -= {"json_schema"}
         await emulation.answer(run, plan)
     else:
@@ -32,8 +36,8 @@ async def whole_answer(run: Run, plan: Plan) -> None:
 
 def streamed_answer(run: Run, plan: Plan) -> AsyncGenerator[Delta, None]:
     """Deltas as they come. An answer that follows an emulated schema is checked as a whole first."""
-    if emulated(run.asked, run.route):
-        return _in_pieces(run, plan)
+    if emulation := emulated(run.asked, run.route):
+        return _in_pieces(run, plan, emulation)
     run.dropped = dropped_fields(run.asked, run.route.targets[0].target)
     policy = run.policy
     if policy is None or not policy.rails.get("output"):
@@ -42,8 +46,8 @@ def streamed_answer(run: Run, plan: Plan) -> AsyncGenerator[Delta, None]:
     return guard_stream(run, policy, _streamed(run, plan))
 
 
-async def _in_pieces(run: Run, plan: Plan) -> AsyncGenerator[Delta, None]:
-    await whole_answer(run, plan)
+async def _in_pieces(run: Run, plan: Plan, emulation: Emulation) -> AsyncGenerator[Delta, None]:
+    await _whole(run, plan, emulation)
     for delta in choice_deltas(run.choices(), run.meter.model):
         yield delta
 

@@ -74,7 +74,7 @@ class GeminiStream:
     def take(self, data: bytes) -> Iterator[Delta]:
         """Raises Malformed, the ProviderError that an error among the chunks tells of, and ProviderStreamBroken
         for an answer that Gemini itself calls invalid."""
-        chunk = json_object(data, listed=True)  # errors of a stream without alt=sse are
+        chunk = json_object(data, listed=True)  # a list holds the error of a stream without alt=sse
         if "error" in chunk:
             raise decode_error(self._provider, None, data, {})
         self.usage = decode_usage(chunk.get("usageMetadata")) or self.usage

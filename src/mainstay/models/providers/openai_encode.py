@@ -13,6 +13,7 @@ import orjson
 
 from mainstay.core.errors import ConfigError, did_you_mean
 from mainstay.core.secret import Secret
+from mainstay.models.capabilities import has_cache_marks
 from mainstay.models.errors import ProviderBadRequest
 from mainstay.models.providers.translation import inline_data, refused
 from mainstay.models.types import (
@@ -111,7 +112,7 @@ class Encoder:
             body[self._dialect.seed_field] = body.pop("seed")
         if not self._dialect.developer_role:
             body["messages"] = _without_developers(body.get("messages") or [])
-        if not self._dialect.cache_control and _has_marks(call):
+        if not self._dialect.cache_control and has_cache_marks(call):
             for name in ("messages", "tools"):
                 if name in body:
                     body[name] = _without_marks(body[name])
@@ -215,16 +216,6 @@ def _as_system(message: Any) -> Any:
     if isinstance(message, dict) and message.get("role") == "developer":
         return {**message, "role": "system"}
     return message
-
-
-def _has_marks(call: ChatCall) -> bool:
-    for message in call.messages:
-        if message.cache is not None:
-            return True
-        for part in message.parts:
-            if part.cache is not None:
-                return True
-    return any(tool.cache is not None for tool in call.tools) if call.tools else False
 
 
 def _without_marks(value: Any) -> Any:
